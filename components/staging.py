@@ -1,0 +1,71 @@
+"""A stage: a pipeline in a file of its own, used as one component of a mode."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from haystack import Pipeline, SuperComponent, component
+
+from components.events import emit
+
+
+@dataclass(frozen=True)
+class StagePipeline:
+    """A pipeline with the names that its file declares."""
+
+    pipeline: Pipeline
+    inputs: dict[str, list[str]]
+    """Public name → the sockets it feeds."""
+    outputs: dict[str, str]
+    """Public name → the socket it is read from."""
+
+
+@component
+class PipelineStage(SuperComponent):
+    """
+    Runs the pipeline of a YAML file as one component; the file's `inputs` and `outputs` are its sockets.
+
+    In a mode's YAML:
+    ```yaml
+    retrieval:
+      type: components.staging.PipelineStage
+      init_parameters:
+        file: stages/vector_search.yml
+    ```
+    """
+
+    def __init__(self, file: str, load_stage: Callable[[str], StagePipeline]) -> None:
+        """
+        Build the stage.
+
+        :param file: path of the YAML file, relative to the file that names it or to the built-in pipelines.
+        :param load_stage: reads, checks and builds the file; given by the registry.
+        """
+        stage = load_stage(file)
+        self.file = file
+        self.name = file.rsplit("/", 1)[-1].removesuffix(".yml")
+        super().__init__(
+            pipeline=stage.pipeline,
+            input_mapping=stage.inputs,
+            output_mapping={socket: name for name, socket in stage.outputs.items()},
+        )
+
+    def run(self, **kwargs: Any) -> dict[str, Any]:
+        """
+        Run the stage and report how long it took as event `stage`.
+
+        :param kwargs: the inputs that the file declares.
+        :returns: the outputs that the file declares.
+        """
+        begin = time.perf_counter()
+        outputs = super().run(**kwargs)
+        emit("stage", name=self.name, seconds=time.perf_counter() - begin)
+        return outputs
+
+    async def run_async(self, **kwargs: Any) -> dict[str, Any]:
+        """Run the stage; see `run`."""
+        begin = time.perf_counter()
+        outputs = await super().run_async(**kwargs)
+        emit("stage", name=self.name, seconds=time.perf_counter() - begin)
+        return outputs

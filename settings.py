@@ -1,0 +1,198 @@
+"""Every setting of the service, read once and passed down.
+
+Environment variables win over the file `.env` in the working directory, which wins over the defaults.
+No other module reads the environment.
+"""
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import platformdirs
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+PROJECT_ROOT = Path(__file__).resolve().parent
+BUILTIN_PIPELINES = PROJECT_ROOT / "pipelines"
+
+
+class SettingsError(ValueError):
+    """A setting has a wrong value; the message names the variable and says what is allowed."""
+
+
+class Settings(BaseSettings):
+    """Configuration of Thresher; each field is the environment variable of the same name in capitals."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env", env_file_encoding="utf-8", extra="ignore", hide_input_in_errors=True, frozen=True
+    )
+
+    # The HTTP service
+    api_title: str = Field("Thresher", description="Title shown in the OpenAPI document.")
+    api_version: str = Field("1.0.0", description="Version shown in the OpenAPI document and by `GET /health`.")
+    host: str = Field("127.0.0.1", description="Address the server binds to.")
+    port: int = Field(8000, ge=0, le=65535, description="Port the server binds to; 0 takes a free one.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="Least severe level that is logged."
+    )
+    max_question_chars: int = Field(4_000, ge=1, description="Longest question accepted, in characters.")
+    max_body_bytes: int = Field(
+        32 * 1024 * 1024, ge=1024, description="Largest request body accepted, in bytes; a larger one is a 413."
+    )
+    max_top_k: int = Field(50, ge=1, description="Largest `k` (chunks to retrieve) a request may ask for.")
+    request_timeout: float = Field(300.0, gt=0, description="Seconds a query may take before it is a 504.")
+
+    # Modes
+    pipelines_dir: Path | None = Field(
+        None, description="Directory with further modes (`*.yml`); a file there wins over a built-in mode."
+    )
+    allowed_modules: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description=(
+            "Further Python modules (comma separated, e.g. `mypackage.*`) that pipeline files may name components"
+            " from; `components`, `haystack` and `haystack_integrations` always may."
+        ),
+    )
+    top_k: int = Field(5, ge=1, description="Chunks retrieved when the request does not say.")
+
+    # Documents
+    data_dir: Path = Field(
+        default_factory=lambda: Path(platformdirs.user_data_dir("thresher")),
+        description="Directory of the embedded Chroma database and the job store; one process at a time.",
+    )
+    chroma_host: str | None = Field(
+        None, description="Host of a Chroma server; unset, Chroma runs inside the process under `DATA_DIR`."
+    )
+    chroma_port: int = Field(8001, ge=1, le=65535, description="Port of the Chroma server.")
+    chroma_timeout: float = Field(10.0, gt=0, description="Seconds any call to Chroma may take.")
+    collection_prefix: str = Field(
+        "tenant_",
+        pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_-]{0,31}$",
+        description="Prefix of every collection's name; the tenant id follows.",
+    )
+
+    # Language model
+    llm_provider: Literal["auto", "embedded", "ollama", "openai", "extractive"] = Field(
+        "auto",
+        description=(
+            "`auto` takes Ollama when `OLLAMA_URL` is set, or its default port answers and holds the model, else"
+            " the built-in model, else extractive answers."
+        ),
+    )
+    default_model: str = Field(
+        "llama3.2:3b", min_length=1, description="Model asked of Ollama or an OpenAI-compatible server."
+    )
+    allowed_models: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Further models (comma separated) a request may choose with `model=`."
+    )
+    ollama_url: str | None = Field(None, description="Base URL of an Ollama server, e.g. `http://localhost:11434`.")
+    openai_base_url: str | None = Field(
+        None, description="Base URL of an OpenAI-compatible server (vLLM, llama.cpp), e.g. `http://localhost:8080/v1`."
+    )
+    openai_api_key: SecretStr | None = Field(None, description="API key sent to the OpenAI-compatible server.")
+    embedded_model: Literal["qwen2.5-coder-1.5b", "qwen2.5-coder-0.5b"] = Field(
+        "qwen2.5-coder-1.5b", description="Built-in model; `0.5b` is three times faster and clearly less right."
+    )
+    llm_gguf_path: Path | None = Field(None, description="Any other GGUF file to run as the built-in model.")
+    llm_threads: int = Field(0, ge=0, description="Threads of the built-in model; 0 takes the available cores.")
+    llm_concurrency: int = Field(
+        2, ge=1, description="Language model calls at a time; the built-in model has as many parallel sequences."
+    )
+    llm_timeout: float = Field(120.0, gt=0, description="Seconds one language model call may take.")
+    max_context_chars: int | None = Field(
+        None,
+        ge=200,
+        description=(
+            "Characters of document text put into a prompt; unset, it depends on the provider (the built-in model"
+            " reads slowly and gets the best sentences only)."
+        ),
+    )
+    models_dir: Path = Field(
+        default_factory=lambda: Path(platformdirs.user_cache_dir("thresher")) / "models",
+        description="Directory of the model files, shared between clones.",
+    )
+
+    # Embeddings
+    embedding_provider: Literal["embedded", "ollama", "openai"] = Field(
+        "embedded", description="Where embeddings are made; `embedded` is MiniLM on onnxruntime."
+    )
+    embedding_model: str = Field(
+        "nomic-embed-text", description="Embedding model asked of Ollama or an OpenAI-compatible server."
+    )
+    embedding_threads: int = Field(1, ge=1, description="Threads of the built-in embedding model.")
+
+    # Ingestion
+    ingest_workers: int = Field(2, ge=1, le=32, description="Ingestion jobs worked on at a time.")
+    ingest_batch_size: int = Field(32, ge=1, le=1000, description="Documents a job indexes between two checkpoints.")
+    max_documents_per_job: int = Field(10_000, ge=1, description="Documents one `POST /ingest/` may carry.")
+    max_queued_jobs: int = Field(1_000, ge=1, description="Unfinished jobs accepted; one more is a 503.")
+
+    @field_validator("allowed_modules", "allowed_models", mode="before")
+    @classmethod
+    def _split_commas(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _upper(cls, value: Any) -> Any:
+        return value.upper() if isinstance(value, str) else value
+
+    @field_validator("chroma_host", "ollama_url", "openai_base_url", "pipelines_dir", "llm_gguf_path", mode="before")
+    @classmethod
+    def _empty_is_unset(cls, value: Any) -> Any:
+        return None if value == "" else value
+
+    @field_validator("pipelines_dir", "data_dir", "models_dir", "llm_gguf_path")
+    @classmethod
+    def _expand_home(cls, value: Path | None) -> Path | None:
+        return None if value is None else value.expanduser().absolute()
+
+    @field_validator("ollama_url", "openai_base_url")
+    @classmethod
+    def _http_url(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("http://", "https://")):
+            raise ValueError("must begin with http:// or https://")
+        return value.rstrip("/") if value else value
+
+    @model_validator(mode="after")
+    def _provider_has_its_url(self) -> Self:
+        if "openai" in (self.llm_provider, self.embedding_provider) and self.openai_base_url is None:
+            raise ValueError("OPENAI_BASE_URL must be set when a provider is `openai`")
+        return self
+
+    @classmethod
+    def load(cls, **overrides: Any) -> Self:
+        """
+        Read the settings.
+
+        :param overrides: values that win over the environment, by field name.
+        :returns: the settings.
+        :raises SettingsError: if a value is wrong; names the variable, never its value.
+        """
+        try:
+            return cls(**overrides)
+        except ValidationError as error:
+            raise SettingsError(_readable(error)) from None
+
+    @property
+    def bound_to_loopback(self) -> bool:
+        """Whether only programs on this machine can reach the service."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
+def _readable(error: ValidationError) -> str:
+    lines = []
+    for fault in error.errors(include_input=False, include_url=False, include_context=False):
+        place = ".".join(str(part) for part in fault["loc"]).upper()
+        message = fault["msg"].removeprefix("Value error, ")
+        field = Settings.model_fields.get(str(fault["loc"][0])) if fault["loc"] else None
+        meaning = f" ({field.description})" if field else ""
+        lines.append(f"{place}: {message}{meaning}" if place else message)
+    return "wrong settings:\n  " + "\n  ".join(lines)
