@@ -1,0 +1,96 @@
+"""What a mode gives back."""
+
+from typing import Any, Literal
+
+from haystack import Document
+from pydantic import BaseModel, ConfigDict, Field
+
+Label = Literal["CORRECT", "AMBIGUOUS", "INCORRECT"]
+Strategy = Literal["CORRECT", "PARTIAL", "REPHRASED", "INCORRECT"]
+
+
+class Citation(BaseModel):
+    """A place in a document that supports the answer."""
+
+    index: int = Field(description="The n of the marker [n] in the answer.")
+    document_id: str
+    chunk_id: str
+    title: str = ""
+    quote: str = Field(description="The cited text, word for word.")
+    start: int = Field(description="Where the quote begins in the document's text, in characters.")
+    end: int = Field(description="Where the quote ends; `text[start:end] == quote`.")
+    score: float | None = Field(None, description="Similarity of the chunk to the question, 0 to 1.")
+
+
+class Grade(BaseModel):
+    """The grader's verdict on one chunk."""
+
+    chunk_id: str
+    document_id: str
+    label: Label
+    score: float = Field(description="0 (beside the point) to 1 (answers the question); thresholds are the grader's.")
+    kept: bool = Field(description="Whether the chunk went on to the answer.")
+
+
+class RetrievedDocument(BaseModel):
+    """A chunk that the answer was made from."""
+
+    chunk_id: str
+    document_id: str
+    title: str = ""
+    text: str
+    score: float | None = None
+    meta: dict[str, Any] = Field(default_factory=dict)
+
+    @classmethod
+    def from_haystack(cls, document: Document) -> "RetrievedDocument":
+        """
+        Convert a Haystack document.
+
+        :param document: a chunk from a retriever.
+        :returns: the same for the outside.
+        """
+        meta = dict(document.meta)
+        return cls(
+            chunk_id=document.id,
+            document_id=str(meta.pop("document_id", document.id)),
+            title=str(meta.pop("title", "") or ""),
+            text=document.content or "",
+            score=document.score,
+            meta=meta,
+        )
+
+
+class Usage(BaseModel):
+    """Tokens over all language model calls of one query."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    total_tokens: int = 0
+    llm_calls: int = 0
+
+
+class QueryResult(BaseModel):
+    """The answer of a mode; fields that a mode does not have are null."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    mode: str
+    answer: str
+    strategy: Strategy | None = Field(None, description="What corrective RAG did; null in other modes.")
+    rephrased: str | None = Field(None, description="The question as it was searched the second time.")
+    citations: list[Citation] = Field(default_factory=list)
+    removed_citations: int = Field(0, description="Markers the model made up and that were removed.")
+    confidence: float | None = Field(None, description="0 to 1, in structured modes.")
+    cannot_answer: bool | None = Field(None, description="True when the documents do not hold the answer.")
+    reasoning: str | None = None
+    data: dict[str, Any] | None = Field(None, description="The whole validated JSON of a structured mode.")
+    grades: list[Grade] | None = Field(None, description="One for each chunk graded, in order of retrieval.")
+    documents: list[RetrievedDocument] = Field(
+        default_factory=list, description="The chunks given to the model, in order: [1] is the first."
+    )
+    model: str | None = Field(None, description="The language model that answered, or `extractive`.")
+    usage: Usage = Field(default_factory=Usage)
+    timings: dict[str, float] = Field(
+        default_factory=dict, description="Seconds: `total`, each stage by name, and `llm` over all model calls."
+    )

@@ -1,0 +1,255 @@
+"""Modes by name: each a Haystack pipeline in a YAML file, found, checked and built once.
+
+Usage example:
+```python
+from registry import ModeRegistry
+from settings import Settings
+
+with ModeRegistry(Settings.load()) as registry:
+    result = registry["crag"].run(query="What is a mode?", tenant_id="demo")
+    print(result.answer, result.strategy)
+```
+"""
+
+import asyncio
+import difflib
+import importlib.metadata
+import re
+import threading
+from collections.abc import Coroutine, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from modes.checking import CheckedPipeline, Fault, PipelineChecker, PipelineFileError
+from components.staging import StagePipeline
+from modes.mode import RESULT_OUTPUTS, RUN_INPUTS, IndexingPipeline, Mode, Origin
+from resources import Resources
+from modes.results import QueryResult
+from settings import BUILTIN_PIPELINES, Settings
+
+ENTRY_POINT_GROUP = "thresher.modes"
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+
+
+class UnknownModeError(LookupError):
+    """There is no mode of this name; the message lists those there are."""
+
+
+class BrokenModeError(LookupError):
+    """The mode's file has faults; the message lists them."""
+
+
+class ModeRegistry(Mapping[str, Mode]):
+    """
+    Every mode there is, by name.
+
+    Modes come from the built-in directory, from packages (entry points of the group `thresher.modes`, each a path of a
+    YAML file or of a directory of them) and from `PIPELINES_DIR`; of one name, the last found counts. Files with
+    faults are kept in `faults`, never skipped silently.
+    """
+
+    def __init__(self, settings: Settings, resources: Resources | None = None) -> None:
+        """
+        Find, check and build every mode. Models are loaded by `warm_up`, or with the first query.
+
+        :param settings: the service's settings.
+        :param resources: shared objects to use instead of those that the settings describe.
+        """
+        self.settings = settings
+        self.resources = resources or Resources(settings)
+        self.indexing: dict[str, IndexingPipeline] = {}
+        self.broken: dict[str, list[Fault]] = {}
+        self._modes: dict[str, Mode] = {}
+        self._loop = _LoopThread()
+        for path, origin in _pipeline_files(settings):
+            self._load(path, origin)
+
+    @property
+    def faults(self) -> list[Fault]:
+        """Every fault of every file that could not be loaded."""
+        return [fault for faults in self.broken.values() for fault in faults]
+
+    def add(self, path: Path | str) -> Mode:
+        """
+        Load one more mode, in place of any of its name.
+
+        :param path: the YAML file; its name without ending is the mode's.
+        :returns: the mode.
+        :raises PipelineFileError: with every fault of the file.
+        """
+        name = self._load(Path(path), "added")
+        if name in self.broken:
+            raise PipelineFileError(self.broken.pop(name))
+        return self[name]
+
+    def warm_up(self) -> None:
+        """Load every model that a mode or indexing pipeline uses."""
+        for entry in [*self._modes.values(), *self.indexing.values()]:
+            entry.pipeline.warm_up()
+
+    def close(self) -> None:
+        """Give back what the modes hold; they can't be run any more."""
+        self._loop.close(self.resources.close_async())
+        self.resources.close()
+
+    def __enter__(self) -> Self:
+        """Use the registry and close it at the end."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the registry."""
+        self.close()
+
+    def __getitem__(self, name: str) -> Mode:
+        """
+        Give a mode.
+
+        :param name: its name.
+        :returns: the mode.
+        :raises BrokenModeError: if its file has faults.
+        :raises UnknownModeError: if there is none.
+        """
+        if name in self._modes:
+            return self._modes[name]
+        if name in self.broken:
+            shown = "; ".join(f"line {fault.line}: {fault.message}" for fault in self.broken[name])
+            raise BrokenModeError(f"mode '{name}' could not be loaded: {shown}")
+        near = difflib.get_close_matches(name, self._modes, n=1)
+        hint = f" Did you mean '{near[0]}'?" if near else ""
+        raise UnknownModeError(f"there is no mode '{name}'; there are {', '.join(self._modes)}.{hint}")
+
+    def __iter__(self) -> Iterator[str]:
+        """Give the names of the modes that can be used."""
+        return iter(self._modes)
+
+    def __len__(self) -> int:
+        """Count the modes that can be used."""
+        return len(self._modes)
+
+    def __contains__(self, name: object) -> bool:
+        """Say whether a mode can be used."""
+        return name in self._modes
+
+    def _load(self, path: Path, origin: Origin) -> str:
+        name = path.stem
+        for known in (self._modes, self.indexing, self.broken):
+            known.pop(name, None)
+        try:
+            entry = build(path, self.settings, self.resources)
+        except PipelineFileError as error:
+            self.broken[name] = error.faults
+        else:
+            if "query" in entry.inputs:
+                self._modes[name] = Mode(name, entry, origin, self._loop.run)
+            else:
+                self.indexing[name] = IndexingPipeline(name, entry, origin)
+        return name
+
+
+def build(path: Path, settings: Settings, resources: Resources) -> CheckedPipeline:
+    """
+    Check a pipeline file against the contract of its kind and build it.
+
+    A file with an input `query` is a mode, one with an input `documents` is an indexing pipeline, and what lies in a
+    directory `stages` is a stage, which may have any inputs and outputs.
+
+    :param path: the file.
+    :param settings: where stages are looked for, and which modules may be used.
+    :param resources: shared objects given to the components.
+    :returns: the checked pipeline.
+    :raises PipelineFileError: with every fault found.
+    """
+    return _build(path, settings, resources, ())
+
+
+def _build(path: Path, settings: Settings, resources: Resources, within: tuple[Path, ...]) -> CheckedPipeline:
+    def load_stage(file: str) -> StagePipeline:
+        stage = _build(_find_stage(file, path, settings), settings, resources, (*within, path))
+        return StagePipeline(stage.pipeline, stage.inputs, stage.outputs)
+
+    if path in within:
+        raise PipelineFileError([Fault(path, 1, "the stage uses itself")])
+    shared = {**resources.by_parameter(), "load_stage": load_stage}
+    checked = PipelineChecker(shared, settings.allowed_modules).build(path)
+    if path.parent.name != "stages" and (faults := list(_contract_faults(checked))):
+        raise PipelineFileError(faults)
+    return checked
+
+
+def _find_stage(file: str, named_in: Path, settings: Settings) -> Path:
+    folders = [named_in.parent, settings.pipelines_dir, BUILTIN_PIPELINES]
+    for folder in folders:
+        if folder is not None and (folder / file).is_file():
+            return folder / file
+    there = sorted(f"stages/{path.name}" for path in (BUILTIN_PIPELINES / "stages").glob("*.yml"))
+    raise FileNotFoundError(f"there is no stage file '{file}'; the built-in ones are {', '.join(there)}")
+
+
+def _contract_faults(checked: CheckedPipeline) -> Iterator[Fault]:
+    if not _NAME.fullmatch(checked.path.stem):
+        yield Fault(checked.path, 1, "a pipeline's file name has lower-case letters, digits, '_' and '-' only")
+    if "query" in checked.inputs:
+        yield from _unknown(checked, "a mode", RUN_INPUTS, RESULT_OUTPUTS, "answer")
+    elif "documents" in checked.inputs:
+        yield from _unknown(
+            checked, "an indexing pipeline", ("documents", "tenant_id"), ("documents_written",), "documents_written"
+        )
+    else:
+        yield Fault(checked.path, 1, "'inputs' must declare 'query' (a mode) or 'documents' (an indexing pipeline)")
+
+
+def _unknown(
+    checked: CheckedPipeline, kind: str, inputs: tuple[str, ...], outputs: tuple[str, ...], needed: str
+) -> Iterator[Fault]:
+    for side, known, given in (("inputs", inputs, checked.inputs), ("outputs", outputs, checked.outputs)):
+        for name in given:
+            if name not in known:
+                message = f"{kind} has no {side[:-1]} '{name}'; it may have {', '.join(known)}"
+                yield Fault(checked.path, checked.lines[(side, name)], message)
+    if needed not in checked.outputs:
+        yield Fault(checked.path, checked.lines[("outputs",)], f"{kind} must have the output '{needed}'")
+
+
+def _pipeline_files(settings: Settings) -> Iterator[tuple[Path, Origin]]:
+    yield from ((path, "built-in") for path in _yaml_files(BUILTIN_PIPELINES))
+    for entry_point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
+        found = Path(entry_point.load())
+        yield from ((path, "package") for path in ([found] if found.is_file() else _yaml_files(found)))
+    if settings.pipelines_dir is not None:
+        yield from ((path, "directory") for path in _yaml_files(settings.pipelines_dir))
+
+
+def _yaml_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*.y*ml") if path.suffix in (".yml", ".yaml"))
+
+
+class _LoopThread:
+    """An event loop in a thread of its own, for callers that have none or can't await."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    def run(self, coroutine: Coroutine[Any, Any, QueryResult]) -> QueryResult:
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(target=self._loop.run_forever, name="modes", daemon=True)
+                self._thread.start()
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+    def close(self, last: Coroutine[Any, Any, None]) -> None:
+        with self._lock:
+            loop, thread = self._loop, self._thread
+            self._loop = self._thread = None
+        if loop is None or thread is None:
+            last.close()
+            return
+        asyncio.run_coroutine_threadsafe(last, loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+__all__ = ["BrokenModeError", "Mode", "ModeRegistry", "UnknownModeError", "build"]
