@@ -12,11 +12,12 @@ WRAPPED_LINE_CHARS = 45
 UNMARKED_SENTENCE_CHARS = 120
 
 # Before a blank these are no full stop.
-ABBREVIATIONS = frozenset(
-    "mr mrs ms dr prof st sr jr vs etc al fig figs eq no nos vol pp ed eds inc ltd co corp dept gen col sgt "
-    "capt lt rev hon gov sen rep approx ca cf e.g i.e a.m p.m u.s u.k ph.d jan feb mar apr jun jul aug sep "
-    "sept oct nov dec z.b bzw ca nr str usw d.h sra srta ud uds pág núm г гг в вв н.э др т.е т.д".split()
-)
+_ABBREVIATIONS = """
+    mr mrs ms dr prof st sr jr vs etc al fig figs eq no nos vol pp ed eds inc ltd co corp dept gen col
+    sgt capt lt rev hon gov sen rep approx ca cf e.g i.e a.m p.m u.s u.k ph.d jan feb mar apr jun jul
+    aug sep sept oct nov dec z.b bzw ca nr str usw d.h sra srta ud uds pág núm г гг в вв н.э др т.е т.д
+"""
+ABBREVIATIONS = frozenset(_ABBREVIATIONS.split())
 
 BLOCK_START = re.compile(
     r"[ \t]*(?:[-*+•◦▪–]\s|\d{1,3}[.)]\s|[a-zA-Z][.)]\s|#{1,6}\s|>|\||```|~~~|={3}|-{3})"

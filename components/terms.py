@@ -7,38 +7,18 @@ import threading
 import unicodedata
 from pathlib import Path
 
-STOP_WORDS = frozenset(
-    """a about after all also am an and any are as at be been being both but by can could did do does doing
-    during each etc for from had has have having he her here hers him his how i if in into is it its itself
-    just let many may me might more most much must my no nor not of off on one only onto or other our out over
-    own per please s shall she should so some such t tell than that the their them then there these they this
-    those through to under until up upon us was we were what when where whether which while who whom whose why
-    will with within would you your name named called
-    der die das den dem des ein eine einer eines einem einen und oder von vom zu zum zur im mit für auf ist
-    sind war waren wird wurde wurden wie viele viel wann wer wo warum welche welcher welches welchen nach bei
-    el la los las un una unos unas y o de del al en con por para es son fue fueron era eran se que qué cuál
-    cuáles cuándo quién quiénes dónde cómo cuántos cuántas cuánto su sus lo
-    le les une du et ou dans sur pour par avec est sont était qui que quoi quel quelle quels quelles quand où
-    comment combien
-    и в во на с со к по из за от до для о об у не что кто где когда как какой какая какие какое какого сколько
-    чем это был была были было почему
-    في من على إلى عن ما ماذا متى من أين كيف كم هو هي هل التي الذي كان كانت هذا هذه و
-    का की के को में से पर है हैं था थे थी और क्या कौन कब कहाँ कैसे कितने कितनी किस किसने ने यह वह""".split()
+# Base form first.
+IRREGULAR_FORMS = (
+    "begin began begun|become became|bring brought|build built|buy bought|catch caught|"
+    "choose chose chosen|come came|do did done|draw drew drawn|drive drove driven|fall fell fallen|"
+    "fight fought|find found|fly flew flown|get got gotten|give gave given|go went gone|"
+    "grow grew grown|hold held|keep kept|know knew known|lead led|leave left|lie lay lain|"
+    "lose lost|make made|mean meant|meet met|pay paid|rise rose risen|run ran|say said|"
+    "see saw seen|sell sold|send sent|sing sang sung|speak spoke spoken|spend spent|stand stood|"
+    "steal stole stolen|take took taken|teach taught|tell told|think thought|throw threw thrown|"
+    "win won|write wrote written|man men|woman women|child children"
 )
-IRREGULAR = {
-    form: base
-    for line in (
-        "begin began begun|become became|bring brought|build built|buy bought|catch caught|choose chose chosen|"
-        "come came|do did done|draw drew drawn|drive drove driven|fall fell fallen|fight fought|find found|"
-        "fly flew flown|get got gotten|give gave given|go went gone|grow grew grown|hold held|keep kept|"
-        "know knew known|lead led|leave left|lie lay lain|lose lost|make made|mean meant|meet met|pay paid|"
-        "rise rose risen|run ran|say said|see saw seen|sell sold|send sent|sing sang sung|speak spoke spoken|"
-        "spend spent|stand stood|steal stole stolen|take took taken|teach taught|tell told|think thought|"
-        "throw threw thrown|win won|write wrote written|man men|woman women|child children|person people"
-    ).split("|")
-    for base, *forms in [line.split()]
-    for form in forms
-}
+IRREGULAR = {form: line.split()[0] for line in IRREGULAR_FORMS.split("|") for form in line.split()[1:]}
 # Hindi, Thai and their neighbours write vowels as marks that \w leaves out.
 WORD = re.compile(r"[\w\u0300-\u036f\u064b-\u0652\u0900-\u0dff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]+")
 # Scripts without blanks between words: pairs of characters stand for words.
@@ -68,6 +48,29 @@ def _split_unspaced(word: str) -> list[str]:
     for run in UNSPACED.findall(word):
         parts += [run[i : i + 2] for i in range(len(run) - 1)] or [run]
     return parts
+
+
+# English, German, Spanish, French, Russian, Arabic, Hindi: words that tell nothing of the subject. What is a
+# telling word in English ("die", "war") is left out.
+STOP_WORDS = frozenset(
+    words(
+        """
+        a about after all also am an and any are as at be been being both but by can could did do does doing
+        during each etc for from had has have having he her here hers him his how i if in into is it its
+        itself just let many may me might more most much must my no nor not of off on one only onto or other
+        our out over own per please s shall she should so some such t tell than that the their them then
+        there these they this those through to under until up upon us was we were what when where whether
+        which while who whom whose why will with within would you your name named called der das den dem des
+        ein eine einer eines einem einen und oder von vom zu zum zur im mit für auf ist sind waren wird
+        wurde wurden wie viele viel wann wer wo warum welche welcher welches welchen nach bei el la un una
+        unos unas y o de del al en con por para es fue fueron era eran se que qué cuál cuáles cuándo quién
+        quiénes dónde cómo cuántos cuántas cuánto su sus lo le les une du et ou dans par avec est sont était
+        qui que quoi quel quelle quels quelles quand où comment combien и в во на с со к по из за от до для
+        о об у не что кто где когда как какой какая какие какое какого сколько чем это был была были было
+        почему في من على إلى عن ما ماذا متى من أين كيف كم هو هي هل التي الذي كان كانت هذا هذه و का की के को
+        में से पर है हैं था थे थी और क्या कौन कब कहाँ कैसे कितने कितनी किस किसने ने यह वह"""
+    )
+)
 
 
 def stem(word: str) -> str:
