@@ -1,0 +1,261 @@
+"""From a model's reply to an answer whose citations name what they stand on."""
+
+import re
+from typing import Any
+
+from haystack import Document, component
+from haystack.dataclasses import ChatMessage
+
+from components.supporting import Evidence
+
+CANNOT_ANSWER = "The documents do not hold the answer to this question."
+
+# [1]  [1, 2]  [1-3]  [^1]  【1】 ; not a link's text: [1](...)
+_NUMBERS = r"\^?\s*\d{1,4}(?:\s*(?:,|;|-|–|and)\s*\^?\d{1,4})*\s*"
+_MARKER = re.compile(rf"\[({_NUMBERS})\](?!\()|【({_NUMBERS})[^】\d]*】")
+_CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`", re.S)
+_RANGE = re.compile(r"(\d+)\s*[-–]\s*\^?(\d+)|(\d+)")
+_SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=\S)|\n+")
+_REFUSAL = re.compile(
+    r"\b(?:(?:is|are|was|were)\s+not|does\s+not|do\s+not|did\s+not|doesn't|don't|isn't|aren't|no|not)\b[^.]{0,60}"
+    r"\b(?:mention|provide|contain|state|specif|information|include|hold|found|given|answer|discuss|passage|context)"
+    r"|\b(?:cannot|can't|can not|unable to)\s+(?:be\s+)?(?:answer|determine|find|provide)"
+    r"|^\W*(?:unknown|n/?a|none|no answer|i don't know|i do not know)\W*$",
+    re.IGNORECASE,
+)
+_ABOUT_SOURCES = re.compile(
+    r"\b(?:passages?|context|documents?|texts?|information|source|question)\b", re.IGNORECASE
+)
+
+# A citation moves to another chunk that supports the claim at least so far, and by so much more.
+_STRONG = 0.75
+_CLEARLY_LESS = 0.25
+# An answer counts as supported when a chunk holds this share of what it says.
+_SUPPORTED = 0.5
+
+
+def is_refusal(text: str) -> bool:
+    """
+    Tell whether a reply says that the documents do not hold the answer.
+
+    :param text: The reply without its citation marks.
+    :returns: True for "The passages do not mention ...", "unknown" and the like.
+    """
+    first = _SENTENCE_END.split(text.strip(), maxsplit=1)[0]
+    match = _REFUSAL.search(first)
+    if match is None:
+        return False
+    return len(first) < 40 or _ABOUT_SOURCES.search(first) is not None
+
+
+class CitedText:
+    """
+    A reply taken apart: its text with the marks that name something given, and the marks' claims.
+
+    :param reply: The model's reply.
+    :param evidence: The chunks that were given.
+    """
+
+    def __init__(self, reply: str, evidence: Evidence) -> None:
+        self.evidence = evidence
+        self.removed = 0
+        self.claims: dict[int, str] = {}
+        self.text = _tidy(self._mark(reply))
+
+    @property
+    def bare(self) -> str:
+        """The text without any mark."""
+        return without_markers(self.text)
+
+    def _mark(self, reply: str) -> str:
+        code = [match.span() for match in _CODE.finditer(reply)]
+        parts: list[str] = []
+        done = 0
+        for match in _MARKER.finditer(reply):
+            if any(start <= match.start() < end for start, end in code) or self._is_subscript(reply, match):
+                continue
+            claim = _claim(reply, match.start(), match.end())
+            marks = "".join(f"[{chunk + 1}]" for chunk in self.cite(_expand(match[1] or match[2]), claim))
+            parts += [reply[done : match.start()], marks]
+            done = match.end()
+        return "".join([*parts, reply[done:]])
+
+    def _is_subscript(self, reply: str, match: re.Match[str]) -> bool:
+        """Tell `a[0]` of a program or of the chunk's own text from a citation glued to a word."""
+        before = re.search(r"[\w)\]]+$", reply[: match.start()])
+        if before is None or not match[0].startswith("["):
+            return False
+        if re.match(r"\s*(?:=[^=]|\[\w|\.\w|\()", reply[match.end() :]) and not before[0].endswith("]"):
+            return True
+        glued = before[0] + match[0]
+        return int(re.findall(r"\d+", match[0])[0]) == 0 or self.evidence.holds(glued)
+
+    def cite(self, numbers: list[int], claim: str) -> list[int]:
+        """
+        Resolve the numbers of a mark; count those that name nothing given.
+
+        :param numbers: Passage numbers, from 1.
+        :param claim: What they vouch for.
+        :returns: The places in the documents of the chunks that count as cited.
+        """
+        kept: list[int] = []
+        for number in numbers:
+            if not self.evidence.has(number - 1):
+                self.removed += 1
+                continue
+            chunk = self._corrected(number - 1, claim)
+            if chunk not in kept:
+                kept.append(chunk)
+            self.claims.setdefault(chunk, claim)
+        return kept
+
+    def _corrected(self, chunk: int, claim: str) -> int:
+        """Give the chunk that was meant: another one where this one lacks the claim and that one has it."""
+        if not claim:
+            return chunk
+        cited = self.evidence.support(claim, chunk)
+        best, support = self.evidence.best(claim)
+        return best if support >= _STRONG and cited <= support - _CLEARLY_LESS else chunk
+
+    def attribute(self) -> float:
+        """
+        Add a citation to an answer that has none, if a chunk supports it.
+
+        :returns: The support of the answer by its chunks, 0 to 1.
+        """
+        bare = self.bare
+        if self.claims:
+            return max(self.evidence.support(bare, chunk) for chunk in self.claims)
+        chunk, support = self.evidence.best(bare)
+        if support >= _SUPPORTED:
+            self.claims[chunk] = bare
+            self.text = f"{self.text} [{chunk + 1}]"
+        return support
+
+    def citations(self) -> list[dict[str, Any]]:
+        """
+        Describe the cited chunks.
+
+        :returns: One citation for each cited chunk, in the order of first use.
+        """
+        return [self.evidence.citation(chunk, claim or self.bare) for chunk, claim in self.claims.items()]
+
+
+def without_markers(text: str) -> str:
+    """
+    Take the citation marks out of a text.
+
+    :param text: An answer.
+    :returns: The answer without marks such as [1].
+    """
+    return _tidy(_MARKER.sub("", text))
+
+
+def _expand(numbers: str) -> list[int]:
+    """Give the numbers of a mark; a range counts in full, unless it is absurd."""
+    found: list[int] = []
+    for first, last, single in _RANGE.findall(numbers):
+        if single:
+            found.append(int(single))
+        elif 0 <= int(last) - int(first) <= 20:
+            found += range(int(first), int(last) + 1)
+        else:
+            found += [int(first), int(last)]
+    return found
+
+
+def _claim(reply: str, start: int, end: int) -> str:
+    """Give the words that a mark vouches for: its sentence up to it, or what follows a leading mark."""
+    before = _SENTENCE_END.split(reply[:start])
+    claim = before[-1]
+    if not without_markers(claim).strip(" .,;:-*") and len(before) > 1 and not reply[:start].endswith("\n"):
+        claim = before[-2]
+    if without_markers(claim).strip(" .,;:-*"):
+        return without_markers(claim)
+    return without_markers(_SENTENCE_END.split(reply[end:].lstrip(" ]"), maxsplit=1)[0])
+
+
+def _tidy(text: str) -> str:
+    """Close the gaps that removed marks leave."""
+    text = re.sub(r"[ \t]+([.,;:!?])(?=\s|$)", r"\1", text)
+    text = re.sub(r"\(\s*\)", "", text)
+    return re.sub(r"(?<=\S)[ \t]{2,}", " ", text).strip()
+
+
+@component
+class CitedAnswerBuilder:
+    """
+    Builds an answer with checked citations from a model's reply.
+
+    Marks that name no given document are removed and counted. A mark on the wrong chunk is moved to the
+    chunk that holds the claim. A reply without marks gets the one of the chunk that supports it, if one does.
+
+    ### Usage example
+
+    ```python
+    from haystack import Document
+    from haystack.dataclasses import ChatMessage
+    from components.citing import CitedAnswerBuilder
+
+    tower = Document(content="The tower is 90 m tall.", meta={"document_id": "tower", "start": 0})
+    reply = ChatMessage.from_assistant("It is 90 m tall [1].")
+    result = CitedAnswerBuilder().run(replies=[reply], documents=[tower], query="How tall is the tower?")
+    print(result["citations"][0]["quote"])  # The tower is 90 m tall.
+    ```
+    """
+
+    @component.output_types(
+        answer=str,
+        citations=list[dict[str, Any]],
+        removed_citations=int,
+        cannot_answer=bool,
+        supported=bool,
+        confidence=float,
+        usage=dict[str, Any],
+        model=str,
+    )
+    def run(self, replies: list[ChatMessage], documents: list[Document], query: str) -> dict[str, Any]:
+        """
+        Check a reply and resolve its citations.
+
+        :param replies: The model's replies; the first one counts. Empty when there was nothing to ask.
+        :param documents: The chunks that the prompt showed as [1], [2], ...
+        :param query: The question.
+        :returns: A dictionary with `answer` (with marks of `citations` only), `citations` in order of first
+            use,
+            `removed_citations` (marks that named nothing given), `cannot_answer` (then the answer is the
+            fixed sentence), `supported` (a chunk holds what the answer says), `confidence` (how far, 0 to
+            1), `usage` and `model`.
+        """
+        reply = replies[0] if replies else None
+        meta = reply.meta if reply else {}
+        told: dict[str, Any] = {"usage": dict(meta.get("usage") or {}), "model": str(meta.get("model") or "")}
+        cited = CitedText((reply.text if reply else None) or "", Evidence(query, documents))
+        if not documents or not cited.bare or is_refusal(cited.bare):
+            return {**no_answer(), "removed_citations": cited.removed, **told}
+        support = cited.attribute()
+        return {
+            "answer": cited.text,
+            "citations": cited.citations(),
+            "removed_citations": cited.removed,
+            "cannot_answer": False,
+            "supported": support >= _SUPPORTED,
+            "confidence": round(support, 3),
+            **told,
+        }
+
+
+def no_answer() -> dict[str, Any]:
+    """
+    Give the result of a question that the documents do not answer.
+
+    :returns: The fixed sentence, no citations, `cannot_answer` true, confidence 0.
+    """
+    return {
+        "answer": CANNOT_ANSWER,
+        "citations": [],
+        "removed_citations": 0,
+        "cannot_answer": True,
+        "supported": False,
+        "confidence": 0.0,
+    }
