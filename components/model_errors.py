@@ -1,0 +1,45 @@
+"""What can go wrong when a language model is asked, whichever provider serves it."""
+
+from collections.abc import Iterable
+
+
+class ModelError(Exception):
+    """A language model could not answer. The base of every error below."""
+
+
+class ModelLoadError(ModelError, RuntimeError):
+    """The weights of the built-in model can't be loaded."""
+
+
+class ModelUnavailableError(ModelError, ConnectionError):
+    """Nothing answers where the model should be served."""
+
+
+class ModelRequestError(ModelError, RuntimeError):
+    """The model's server refused or broke off the request."""
+
+
+class ContextLengthExceededError(ModelError, ValueError):
+    """The prompt holds more tokens than the model's context."""
+
+
+class InvalidGenerationError(ModelError, ValueError):
+    """A message, option or JSON schema that the model can't be given."""
+
+
+class GenerationTimeoutError(ModelError, TimeoutError):
+    """The model did not finish in the time it was given."""
+
+
+class UnknownModelError(ModelError, ValueError):
+    """
+    A model that this service doesn't offer.
+
+    :param model: The name that was asked for.
+    :param choices: The names that may be asked for.
+    """
+
+    def __init__(self, model: str, choices: Iterable[str]) -> None:
+        self.model = model
+        self.choices = sorted(choices)
+        super().__init__(f"unknown model {model!r}; the choices are {', '.join(self.choices) or '(none)'}")
