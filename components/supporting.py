@@ -144,35 +144,40 @@ class Evidence:
         said = terms(claim)
         return self._share(said - self.query_terms or said, chunk.terms)
 
-    def best(self, claim: str) -> tuple[int, float]:
+    def best(self, claim: str) -> int:
         """
-        Find the chunk that supports a statement best.
+        Find the chunk that a statement was most likely taken from.
 
         :param claim: The statement.
-        :returns: Its place in the documents and its support. Among equals, the chunk with the sentence that
-            also answers to the question's words, then the earlier one.
+        :returns: Its place in the documents, the earlier one among equals.
         """
-        ranked = [
-            (self.support(claim, index), self._sentence_score(claim, index), -index)
-            for index in range(len(self.documents))
-        ]
-        support, _, negative = max(ranked, default=(0.0, 0.0, 0))
-        return -negative, support
+        places = range(len(self.documents))
+        return max(places, key=lambda index: (self.fit(claim, index), -index))
 
-    def _sentence_score(self, claim: str, index: int) -> float:
-        _, score = self._best_sentence(claim, index)
-        return score
+    def fit(self, claim: str, index: int) -> float:
+        """
+        Measure how well a chunk's best sentence goes with both a statement and the question.
+
+        Tells chunks apart that hold a short answer alike: the one that also speaks of what was asked counts.
+
+        :param claim: The statement.
+        :param index: The chunk's place in the documents.
+        :returns: From 0 to 1.
+        """
+        return self._best_sentence(claim, index)[1]
 
     def _best_sentence(self, claim: str, index: int) -> tuple[int, float]:
         said, exact = terms(claim), folded(claim)
-        best, best_score = 0, -1.0
+        best = (0, 0.0)
         for place, sentence in enumerate(self.chunk(index).sentences):
-            score = 2 * self._share(said, sentence.terms) + self._share(self.query_terms, sentence.terms)
+            score = 0.4 * self._share(said, sentence.terms) + 0.2 * self._share(
+                self.query_terms, sentence.terms
+            )
             if exact.strip() and exact in sentence.folded:
-                score += 2
-            if score > best_score:
-                best, best_score = place, score
-        return best, best_score
+                score += 0.4
+            if score > best[1]:
+                best = place, score
+        return best
 
     def quote(self, claim: str, index: int) -> tuple[int, int]:
         """

@@ -1,0 +1,183 @@
+import pytest
+from haystack import Document
+from haystack.dataclasses import ChatMessage
+
+from components.citing import CANNOT_ANSWER, CitedAnswerBuilder
+
+TEXT = (
+    "Preface. The tower is 90 m tall. It was built in 1889 by the firm of Gustave Eiffel. It is made of iron."
+)
+DOCUMENTS = [
+    Document(
+        content=TEXT[9:],
+        meta={"document_id": "tower", "start": 9, "title": "Tower"},
+        score=0.8,
+        embedding=None,
+    ),
+    Document(
+        content="The bridge is 200 m long. The value of arr[1] is shown.", meta={"document_id": "bridge"}
+    ),
+    Document(content="Paris is the capital of France.", meta={"document_id": "paris", "start": 0}),
+]
+
+
+def build(reply: str | None, query: str = "How tall is the tower?", documents: list[Document] | None = None):
+    message = ChatMessage.from_assistant(reply)
+    return CitedAnswerBuilder().run([message], DOCUMENTS if documents is None else documents, query)
+
+
+def indexes(result) -> list[int]:
+    return [citation["index"] for citation in result["citations"]]
+
+
+def test_citation_names_its_source_and_quotes_it_to_the_letter():
+    """A citation carries document, chunk, title, score, and a quote with its place in the document."""
+    (citation,) = build("It is 90 m tall [1].")["citations"]
+    assert citation["document_id"] == "tower"
+    assert citation["chunk_id"] == DOCUMENTS[0].id
+    assert (citation["title"], citation["score"]) == ("Tower", 0.8)
+    assert citation["quote"] == "The tower is 90 m tall." == TEXT[citation["start"] : citation["end"]]
+
+
+def test_each_mark_is_quoted_for_its_own_claim():
+    """Two claims from one answer get the sentences that support each, in the order of first use."""
+    result = build("The bridge is 200 m long [2]. It was built in 1889 [1].", "What is known?")
+    assert [citation["quote"] for citation in result["citations"]] == [
+        "The bridge is 200 m long.",
+        "It was built in 1889 by the firm of Gustave Eiffel.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("reply", "answer", "removed"),
+    [
+        ("It is 90 m tall [1, 7].", "It is 90 m tall [1].", 1),
+        ("It is 90 m tall [1][9][0].", "It is 90 m tall [1].", 2),
+        ("It is 90 m tall [^1].", "It is 90 m tall [1].", 0),
+        ("It is 90 m tall【1】.", "It is 90 m tall[1].", 0),
+        ("It is 90 m tall【1†source】.", "It is 90 m tall[1].", 0),
+        ("It is 90 m tall [99999999999].", "It is 90 m tall [99999999999]. [1]", 0),
+        ("[1] It is 90 m tall.", "[1] It is 90 m tall.", 0),
+        ("[1]. It is 90 m tall.", "[1]. It is 90 m tall.", 0),
+    ],
+)
+def test_marks_of_many_forms_are_read(reply, answer, removed):
+    """Lists, runs, footnotes and other brackets are read; numbers of nothing are removed and counted."""
+    result = build(reply)
+    assert (result["answer"], result["removed_citations"]) == (answer, removed)
+    assert indexes(result) == [1]
+
+
+def test_a_range_names_every_passage_in_it():
+    """[1-3] is three citations, in their order."""
+    documents = [Document(content="Water is wet.") for _ in range(3)]
+    assert build("Water is wet [1-3].", "What is water?", documents)["answer"] == "Water is wet [1][2][3]."
+
+
+def test_subscripts_are_no_citations():
+    """An index into an array, in code or in the passage's own words, stays as it is."""
+    reply = "Use `a[0]`, m[0][1] or b[3] = 1; the value of arr[1] is shown [2]."
+    result = build(reply, "What is shown?")
+    assert result["answer"] == reply
+    assert indexes(result) == [2]
+    assert result["removed_citations"] == 0
+
+
+def test_a_link_is_no_citation():
+    """A number in brackets that is a link's text is left alone."""
+    assert "[2](http://x)" in build("It is 90 m tall, see [2](http://x).")["answer"]
+
+
+def test_an_answer_without_marks_is_attributed():
+    """A model that forgets to cite gets the mark of the chunk that holds its answer."""
+    result = build("90 m")
+    assert result["answer"] == "90 m [1]"
+    assert result["citations"][0]["quote"] == "The tower is 90 m tall."
+    assert result["supported"]
+
+
+def test_among_chunks_that_hold_the_answer_the_one_about_the_question_is_cited():
+    """A short answer that stands in two chunks is attributed to the one that speaks of what was asked."""
+    documents = [
+        Document(content="The wall is 90 m long."),
+        Document(content="The tower has a height of 90 m."),
+    ]
+    assert indexes(build("90 m", "What is the height of the tower?", documents)) == [2]
+
+
+def test_an_unsupported_answer_gets_no_citation():
+    """What no chunk holds is not dressed up with a source."""
+    result = build("Berlin")
+    assert (result["answer"], result["citations"], result["supported"]) == ("Berlin", [], False)
+    assert result["confidence"] == 0
+
+
+def test_a_wrong_mark_is_moved_to_the_chunk_that_holds_the_claim():
+    """A citation of a chunk without the claim is corrected when another chunk has it word by word."""
+    result = build("The tower is 90 m tall [3].")
+    assert result["answer"] == "The tower is 90 m tall [1]."
+    assert indexes(result) == [1]
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "The passages do not mention the height.",
+        "The height of the tower is not provided in the given passages. [1]",
+        "unknown",
+        "I cannot answer this question from the context.",
+        "There is no information about this in the documents.",
+        "",
+        "   ",
+        "[1]",
+        None,
+    ],
+)
+def test_refusals_and_empty_replies_become_the_fixed_sentence(reply):
+    """However a model says that it found nothing, the caller reads one sentence and no citation."""
+    result = build(reply)
+    assert (result["answer"], result["citations"], result["cannot_answer"]) == (CANNOT_ANSWER, [], True)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "It is not known who built the tower, but it is 90 m tall.",
+        "No, it is 90 m tall.",
+        "There is no lift.",
+    ],
+)
+def test_answers_with_a_negation_are_no_refusals(reply):
+    """'Not' and 'no' about the world are answers."""
+    assert not build(reply)["cannot_answer"]
+
+
+def test_nothing_given_means_cannot_answer():
+    """Without replies or documents the answer is the fixed sentence."""
+    assert CitedAnswerBuilder().run([], [], "q")["answer"] == CANNOT_ANSWER
+    assert build("It is 90 m tall [1].", documents=[])["cannot_answer"]
+
+
+def test_documents_without_text_are_never_cited():
+    """A chunk without text can't be a source."""
+    documents = [Document(content=None), Document(content=""), Document(content="The tower is 90 m tall.")]
+    result = build("The tower is 90 m tall [1][2].", documents=documents)
+    assert indexes(result) == [3]
+    assert result["removed_citations"] == 2
+
+
+def test_usage_and_model_of_the_reply_are_passed_on():
+    """What the call cost, and which model answered, comes with the answer."""
+    reply = ChatMessage.from_assistant("90 m", meta={"model": "m", "usage": {"total_tokens": 3}})
+    result = CitedAnswerBuilder().run([reply], DOCUMENTS, "How tall?")
+    assert (result["usage"], result["model"]) == ({"total_tokens": 3}, "m")
+
+
+def test_quotes_are_verbatim_in_any_script():
+    """Offsets count characters of the text itself, whatever folding the comparison needs."""
+    text = "Ein Satz vorweg. Der Ｔurm — „hoch“ — misst ﬁktive 90 m. Naïve Ökonomie: 东京是日本的首都。很大。"
+    documents = [Document(content=text, meta={"document_id": "d", "start": 0})]
+    for reply in ("fiktive 90 m [1]", "Naïve Ökonomie [1]", "东京是日本的首都 [1]"):
+        (citation,) = build(reply, "?", documents)["citations"]
+        assert citation["quote"] == text[citation["start"] : citation["end"]]
+        assert citation["quote"]
