@@ -5,6 +5,7 @@ import math
 import re
 import threading
 import unicodedata
+from collections.abc import Set
 from pathlib import Path
 
 # Base form first.
@@ -97,14 +98,14 @@ def stem(word: str) -> str:
     return word[:-1] + "i" if word.endswith("y") else word
 
 
-def stems(text: str) -> set[str]:
+def stems(text: str) -> frozenset[str]:
     """
     Finds the distinct stems of a text.
 
     :param text: Any text.
     :returns: Their set.
     """
-    return {stem(word) for word in words(text)}
+    return frozenset(stem(word) for word in words(text))
 
 
 class TermWeights:
@@ -177,7 +178,7 @@ class TermWeights:
         return json.loads(self.tokenizer_path.read_text(encoding="utf-8"))["model"]["vocab"]
 
 
-def coverage(weights: dict[str, float], found: set[str]) -> float:
+def coverage(weights: dict[str, float], found: Set[str]) -> float:
     """
     Says which share of a question's terms, by weight, a text has.
 
