@@ -30,6 +30,8 @@ _ABOUT_SOURCES = re.compile(
 # A citation moves to a chunk that fits the claim by so much better: a small model names the wrong passage for
 # one answer in four, though it took the words from the right one.
 _CLEARLY_BETTER = 0.1
+# Unless it brings this share of the claim, which that chunk lacks: an answer may stand on two passages.
+_ADDS = 0.2
 # An answer counts as supported when a chunk holds this share of what it says.
 _SUPPORTED = 0.5
 
@@ -60,16 +62,12 @@ class CitedText:
         self.evidence = evidence
         self.removed = 0
         self.claims: dict[int, str] = {}
-        self.text = _tidy(self._mark(reply))
+        self.text, self.bare = self._read(reply)
 
-    @property
-    def bare(self) -> str:
-        """The text without any mark."""
-        return without_markers(self.text)
-
-    def _mark(self, reply: str) -> str:
+    def _read(self, reply: str) -> tuple[str, str]:
+        """Resolve the marks; gives the text with those that count, and without any."""
         code = [match.span() for match in _CODE.finditer(reply)]
-        parts: list[str] = []
+        text, bare = "", ""
         done = 0
         subscript_end = -1
         for match in _MARKER.finditer(reply):
@@ -79,9 +77,11 @@ class CitedText:
                 continue
             claim = _claim(reply, match.start(), match.end())
             marks = "".join(f"[{chunk + 1}]" for chunk in self.cite(_expand(match[1] or match[2]), claim))
-            parts += [reply[done : match.start()], marks]
+            before = reply[done : match.start()]
+            text += (before if marks else before.rstrip(" \t")) + marks
+            bare += before.rstrip(" \t")
             done = match.end()
-        return "".join([*parts, reply[done:]])
+        return (text + reply[done:]).strip(), (bare + reply[done:]).strip()
 
     def _is_subscript(self, reply: str, match: re.Match[str]) -> bool:
         """Tell `a[0]` of a program or of the chunk's own text from a citation glued to a word."""
@@ -116,7 +116,9 @@ class CitedText:
             return chunk
         best = self.evidence.best(claim)
         better = self.evidence.fit(claim, best) - self.evidence.fit(claim, chunk)
-        return best if better >= _CLEARLY_BETTER else chunk
+        if better < _CLEARLY_BETTER or self.evidence.added(claim, chunk, best) >= _ADDS:
+            return chunk
+        return best
 
     def attribute(self) -> float:
         """
@@ -150,7 +152,7 @@ def without_markers(text: str) -> str:
     :param text: An answer.
     :returns: The answer without marks such as [1].
     """
-    return _tidy(_MARKER.sub("", text))
+    return re.sub(rf"[ \t]*(?:{_MARKER.pattern})", "", text).strip()
 
 
 def _expand(numbers: str) -> list[int]:
@@ -175,13 +177,6 @@ def _claim(reply: str, start: int, end: int) -> str:
     if without_markers(claim).strip(" .,;:-*"):
         return without_markers(claim)
     return without_markers(_SENTENCE_END.split(reply[end:].lstrip(" ].,:;-"), maxsplit=1)[0])
-
-
-def _tidy(text: str) -> str:
-    """Close the gaps that removed marks leave."""
-    text = re.sub(r"[ \t]+([.,;:!?])(?=\s|$)", r"\1", text)
-    text = re.sub(r"\(\s*\)", "", text)
-    return re.sub(r"(?<=\S)[ \t]{2,}", " ", text).strip()
 
 
 @component

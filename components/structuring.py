@@ -10,12 +10,14 @@ from haystack.components.generators.chat.types import ChatGenerator
 from haystack.dataclasses import ChatMessage
 from jsonschema import Draft202012Validator
 
-from components.citing import CANNOT_ANSWER, CitedText, is_refusal
+from components.citing import CANNOT_ANSWER, CitedText, is_refusal, no_answer
 from components.confidence import answer_probability
 from components.supporting import Evidence
 from components.validating import InvalidReplyError, checked_data, checked_reply, checked_schema
 
-DEFAULT_SCHEMA: dict[str, Any] = {
+# What a model is asked for. Not for its confidence: a small model writes 1 whatever it answers, and each
+# token costs time. The builder measures that itself.
+ASKED_SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {
         "answer": {"type": "string", "description": "shortest exact phrase copied from the passages"},
@@ -25,11 +27,19 @@ DEFAULT_SCHEMA: dict[str, Any] = {
             "description": "numbers of the passages that hold the answer",
         },
         "cannot_answer": {"type": "boolean", "description": "true if no passage holds the answer"},
-        "confidence": {"type": "number", "minimum": 0, "maximum": 1},
-        "reasoning": {"type": "string", "description": "one short sentence: why the passage answers"},
+        "reasoning": {"type": "string", "description": "why, in at most 12 words"},
     },
-    "required": ["answer", "citations", "cannot_answer", "confidence", "reasoning"],
+    "required": ["answer", "citations", "cannot_answer", "reasoning"],
     "additionalProperties": False,
+}
+# What `data` matches by default.
+DEFAULT_SCHEMA: dict[str, Any] = {
+    **ASKED_SCHEMA,
+    "properties": {
+        **ASKED_SCHEMA["properties"],
+        "confidence": {"type": "number", "minimum": 0, "maximum": 1},
+    },
+    "required": [*ASKED_SCHEMA["required"], "confidence"],
 }
 INSTRUCTIONS = "Reply with one JSON object that matches this JSON Schema:\n"
 MAX_TOKENS = 300
@@ -68,7 +78,7 @@ class StructuredAnswerBuilder:
     from components.structuring import StructuredAnswerBuilder
 
     tower = Document(content="The tower is 90 m tall.", meta={"document_id": "tower", "start": 0})
-    reply = '{"answer": "90 m", "citations": [1], "cannot_answer": false, "confidence": 1, "reasoning": ""}'
+    reply = '{"answer": "90 m", "citations": [1], "cannot_answer": false, "reasoning": "It says so."}'
     builder = StructuredAnswerBuilder(MockChatGenerator(reply))
     prompt = GroundedPromptBuilder(instructions="").run(query="How tall is the tower?", documents=[tower])
     result = builder.run(**prompt, documents=[tower], query="How tall is the tower?")
@@ -88,7 +98,7 @@ class StructuredAnswerBuilder:
 
         :param chat_generator: The model to ask.
         :param json_schema: What replies have to match (JSON Schema 2020-12, of an object). By default
-            `DEFAULT_SCHEMA`: answer, citations, cannot_answer, confidence, reasoning.
+            `DEFAULT_SCHEMA`: answer, citations, cannot_answer, reasoning, and a measured confidence.
         :param max_repairs: How often a reply that doesn't match is sent back.
         :param generation_kwargs: Further parameters of each call, such as `max_tokens` (300 by default).
         :raises InvalidSchemaError: If the schema is not a valid one of an object.
@@ -97,7 +107,9 @@ class StructuredAnswerBuilder:
         self.json_schema = json_schema
         self.max_repairs = max_repairs
         self.generation_kwargs = generation_kwargs
-        self._validator = checked_schema(DEFAULT_SCHEMA if json_schema is None else json_schema)
+        # A model that gives its confidence unasked does no harm.
+        own = {**DEFAULT_SCHEMA, "required": ASKED_SCHEMA["required"]}
+        self._validator = checked_schema(own if json_schema is None else json_schema)
 
     def warm_up(self) -> None:
         """Prepare the model."""
@@ -205,11 +217,9 @@ class StructuredAnswerBuilder:
         json_schema: dict[str, Any] | None,
     ) -> Generator[_Call, dict[str, Any], dict[str, Any]]:
         """Talk with the model: yields each call to make, takes its result, returns the component's output."""
-        own = DEFAULT_SCHEMA if self.json_schema is None else self.json_schema
-        schema = own if json_schema is None else json_schema
-        validator = self._validator if json_schema is None else checked_schema(json_schema)
+        schema, validator = self._form(json_schema)
         if not documents:
-            return _nothing(validator)
+            return _nothing(own=schema is ASKED_SCHEMA)
         kwargs = self._kwargs(schema, len(documents), model)
         messages = _with_schema(messages, schema)
         faults: list[str] = []
@@ -220,14 +230,24 @@ class StructuredAnswerBuilder:
             _add_usage(usage, reply)
             try:
                 data = checked_reply(reply, validator)
-                answer = _resolved(data, reply, Evidence(query, documents), validator)
-                return {**answer, "usage": usage, "model": str(reply.meta.get("model") or "")}
+                result = _resolved(data, reply, Evidence(query, documents))
+                own = schema is ASKED_SCHEMA
+                data = (
+                    _own_data(result) if own else checked_data(_only_given(data, len(documents)), validator)
+                )
+                return {**result, "data": data, "usage": usage, "model": str(reply.meta.get("model") or "")}
             except InvalidReplyError as fault:
                 faults.append(str(fault))
                 if len(faults) > self.max_repairs:
                     raise StructuredAnswerError(faults) from fault
             kwargs = {**kwargs, "max_tokens": 2 * kwargs["max_tokens"]}
             messages = [*messages, *_repair(reply, faults[-1])]
+
+    def _form(self, json_schema: dict[str, Any] | None) -> tuple[dict[str, Any], Draft202012Validator]:
+        """Give the schema to ask by and the validator of replies; a request's own schema comes first."""
+        if json_schema is not None:
+            return json_schema, checked_schema(json_schema)
+        return ASKED_SCHEMA if self.json_schema is None else self.json_schema, self._validator
 
     def _kwargs(self, schema: dict[str, Any], count: int, model: str | None) -> dict[str, Any]:
         form = {"name": "answer", "schema": _citing_only(schema, count), "strict": True}
@@ -249,8 +269,10 @@ def _citing_only(schema: dict[str, Any], count: int) -> dict[str, Any]:
     Only the constraint on the output is narrowed, not the schema in the prompt: that one stays the same for
     every request, so that a model server can keep what it has read.
     """
-    field = schema.get("properties", {}).get("citations")
-    if not isinstance(field, dict) or field.get("items", {}).get("type") != "integer":
+    field = (schema.get("properties") or {}).get("citations")
+    if not isinstance(field, dict) or not isinstance(field.get("items"), dict):
+        return schema
+    if field["items"].get("type") != "integer" or field.get("minItems", 0) > count:
         return schema
     numbers = {"type": "integer", "enum": list(range(1, count + 1))}
     narrowed = {**field, "items": numbers, "maxItems": min(count, field.get("maxItems", count))}
@@ -276,49 +298,54 @@ def _add_usage(usage: dict[str, int], reply: ChatMessage) -> None:
             usage[name] = usage.get(name, 0) + count
 
 
-def _nothing(validator: Draft202012Validator) -> dict[str, Any]:
-    data = {
-        "answer": CANNOT_ANSWER,
-        "citations": [],
-        "cannot_answer": True,
-        "confidence": 0.0,
-        "reasoning": "No documents were found.",
-    }
-    return {
-        **data,
-        "data": data if validator.is_valid(data) else {},
-        "removed_citations": 0,
+def _nothing(own: bool) -> dict[str, Any]:
+    """Give the result of a question without documents; `data` of a foreign schema can't be made up."""
+    result: dict[str, Any] = {
+        **no_answer(),
+        "reasoning": "There are no documents on this question.",
         "usage": {},
         "model": "",
     }
+    del result["supported"]
+    return result | {"data": _own_data(result) if own else {}}
 
 
-def _resolved(
-    data: dict[str, Any], reply: ChatMessage, evidence: Evidence, validator: Draft202012Validator
-) -> dict[str, Any]:
+def _resolved(data: dict[str, Any], reply: ChatMessage, evidence: Evidence) -> dict[str, Any]:
     """Resolve the citations of a valid reply and measure how far its answer can be trusted."""
     answer = data.get("answer")
-    own_words = answer if isinstance(answer, str) else " ".join(_strings(data))
-    cited = CitedText(own_words, evidence)
-    numbers = data.get("citations")
-    if isinstance(numbers, list) and all(type(number) is int for number in numbers):
-        data = {**data, "citations": [chunk + 1 for chunk in cited.cite(numbers, cited.bare)]}
-    cannot_answer = data.get("cannot_answer") is True or not cited.bare or is_refusal(cited.bare)
+    cited = CitedText(answer if isinstance(answer, str) else "\n".join(_strings(data)), evidence)
+    cited.cite(_numbers(data), cited.bare)
+    told = {"reasoning": str(data.get("reasoning") or ""), "removed_citations": cited.removed}
+    if data.get("cannot_answer") is True or not cited.bare or is_refusal(cited.bare):
+        return {"answer": CANNOT_ANSWER, "citations": [], "cannot_answer": True, "confidence": 0.0, **told}
     probability = answer_probability(reply, answer) if isinstance(answer, str) else None
-    confidence = 0.0 if cannot_answer else round(cited.attribute() * (probability or 1.0), 3)
-    told: dict[str, Any] = {
-        "answer": answer if isinstance(answer, str) else json.dumps(data, ensure_ascii=False),
+    support = cited.attribute()
+    return {
+        "answer": cited.bare if isinstance(answer, str) else json.dumps(data, ensure_ascii=False),
         "citations": cited.citations(),
-        "cannot_answer": cannot_answer,
-        "confidence": confidence,
-        "reasoning": str(data.get("reasoning") or ""),
+        "cannot_answer": False,
+        "confidence": round(support if probability is None else support * probability, 3),
+        **told,
     }
-    if cannot_answer:
-        told |= {"answer": CANNOT_ANSWER, "citations": []}
-    corrected = data | {key: told[key] for key in ("answer", "confidence", "cannot_answer") if key in data}
-    if "citations" in data and isinstance(numbers, list):
-        corrected["citations"] = [citation["index"] for citation in told["citations"]]
-    return {**told, "data": checked_data(corrected, validator), "removed_citations": cited.removed}
+
+
+def _own_data(result: dict[str, Any]) -> dict[str, Any]:
+    """Put a result into the form of the default schema."""
+    data = {name: result[name] for name in DEFAULT_SCHEMA["properties"]}
+    return data | {"citations": [citation["index"] for citation in result["citations"]]}
+
+
+def _numbers(data: dict[str, Any]) -> list[int]:
+    numbers = data.get("citations")
+    return [number for number in numbers if type(number) is int] if isinstance(numbers, list) else []
+
+
+def _only_given(data: dict[str, Any], count: int) -> dict[str, Any]:
+    """Take out citations of passages that were not given from data of any schema."""
+    numbers = data.get("citations")
+    if not isinstance(numbers, list):
+        return data
+    return {**data, "citations": [n for n in numbers if type(n) is not int or 1 <= n <= count]}
 
 
 def _strings(value: Any) -> list[str]:

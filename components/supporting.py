@@ -154,6 +154,17 @@ class Evidence:
         places = range(len(self.documents))
         return max(places, key=lambda index: (self.fit(claim, index), -index))
 
+    def added(self, claim: str, index: int, other: int) -> float:
+        """
+        Measure what a chunk holds of a statement that another one lacks.
+
+        :param claim: The statement.
+        :param index: The chunk's place in the documents.
+        :param other: The other chunk's place.
+        :returns: From 0 to 1: the weighted share of the statement's words.
+        """
+        return self._share(terms(claim), self.chunk(index).terms - self.chunk(other).terms)
+
     def fit(self, claim: str, index: int) -> float:
         """
         Measure how well a chunk's best sentence goes with both a statement and the question.
