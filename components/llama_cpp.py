@@ -28,8 +28,9 @@ from components.llama_engine import (
     LlamaEngine,
     available_cores,
 )
-from components.llama_request import DEFAULTS, chat_request, plain_token
+from components.llama_request import DEFAULTS, chat_request
 from components.model_errors import GenerationTimeoutError, ModelRequestError
+from components.model_replies import plain_reply
 
 
 @component
@@ -245,18 +246,10 @@ class LlamaCppChatGenerator:
     def _too_late(self) -> GenerationTimeoutError:
         return GenerationTimeoutError(f"{self.model} had no reply ready after {self.timeout:g} s")
 
-    def _reply(self, completion: Completion) -> ChatMessage:
-        usage = completion.usage
-        counts = ("prompt_tokens", "completion_tokens", "total_tokens")
-        meta: dict[str, Any] = {
-            "model": self.model,
-            "finish_reason": completion.finish_reason,
-            "usage": {key: usage.get(key, 0) for key in counts},
-            "cached_tokens": usage.get("prompt_tokens_details", {}).get("cached_tokens", 0),
-        }
-        if completion.logprobs:
-            meta["logprobs"] = {"content": [plain_token(token) for token in completion.logprobs]}
-        return ChatMessage.from_assistant(completion.text, meta=meta)
+    def _reply(self, made: Completion) -> ChatMessage:
+        reply = plain_reply(self.model, made.text, made.finish_reason, made.usage, made.logprobs)
+        reply.meta["cached_tokens"] = made.usage.get("prompt_tokens_details", {}).get("cached_tokens", 0)
+        return reply
 
 
 class _Chunks:

@@ -202,12 +202,8 @@ class LlamaEngine:
         finally:
             with self._busy_lock:
                 self.busy -= 1
-        failure, generation.failure = generation.failure, None
-        try:
-            if failure:
-                raise failure
-        finally:
-            del failure  # its traceback refers to this frame: the cycle would keep the model in memory
+        if generation.failure:
+            raise generation.failure
         return generation.completion
 
 
@@ -231,7 +227,7 @@ def available_cores() -> int:
 
 def schema_grammar(schema: dict[str, Any]) -> str:
     """
-    Turn a JSON schema into a grammar. LLGuidance enforces all of it; llama.cpp's `json_schema` ignores ranges.
+    Turn a JSON schema into a grammar. LLGuidance enforces it whole; llama.cpp's `json_schema` ignores ranges.
 
     :param schema: The schema, already known to be valid: llama.cpp drops a grammar that it can't read.
     :returns: The grammar, for the request's `grammar`.

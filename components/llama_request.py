@@ -91,16 +91,3 @@ def _grammar(schema: str) -> str:
     except SchemaError as error:
         raise InvalidGenerationError(f"the JSON schema isn't valid: {error.message}") from error
     return schema_grammar(parsed)
-
-
-def plain_token(token: dict[str, Any]) -> dict[str, Any]:
-    """
-    Keep of a token's log-probabilities what OpenAI's form has and every provider can give.
-
-    :param token: A token as a server describes it.
-    :returns: `token`, `logprob`, `top_logprobs`.
-    """
-    top = [
-        {"token": other["token"], "logprob": other["logprob"]} for other in token.get("top_logprobs") or ()
-    ]
-    return {"token": token["token"], "logprob": token["logprob"], "top_logprobs": top}

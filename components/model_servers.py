@@ -1,0 +1,236 @@
+"""Language models that a server offers over HTTP."""
+
+import asyncio
+import ipaddress
+import threading
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+from haystack.dataclasses import ChatMessage, StreamingChunk
+from haystack.dataclasses.streaming_chunk import AsyncStreamingCallbackT, SyncStreamingCallbackT
+
+from components.model_errors import (
+    GenerationTimeoutError,
+    ModelError,
+    ModelRequestError,
+    ModelUnavailableError,
+)
+
+
+class ModelServer(ABC):
+    """
+    The models of one server, asked through a Haystack generator.
+
+    Clients are made once and kept: one for all threads, and one for each event loop, to which an asynchronous
+    client is bound.
+
+    :param url: The server's address.
+    :param api_key: Sent as a bearer token.
+    :param timeout: Seconds that one call may take.
+    :param concurrency: Connections kept open.
+    """
+
+    title: str
+    """What the server is called in messages."""
+
+    names_path: str
+    """Where it lists its models."""
+
+    def __init__(
+        self, url: str, api_key: str | None = None, timeout: float = 120.0, concurrency: int = 4
+    ) -> None:
+        self.url = (url if "://" in url else f"http://{url}").rstrip("/")
+        self.api_key = api_key
+        self.timeout = timeout
+        self.concurrency = concurrency
+        self._lock = threading.Lock()
+        self._generator: Any = None
+        self._by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = weakref.WeakKeyDictionary()
+
+    @abstractmethod
+    def generator(self) -> Any:
+        """:returns: A new Haystack chat generator with clients of its own."""
+
+    @abstractmethod
+    def options(self, model: str, options: dict[str, Any], stream: bool) -> dict[str, Any]:
+        """:returns: OpenAI's options as the generator's `generation_kwargs`."""
+
+    @abstractmethod
+    def names(self, body: Any) -> set[str]:
+        """:returns: The models in the list at `names_path`."""
+
+    @abstractmethod
+    def failure(self, model: str, error: Exception) -> ModelError | None:
+        """:returns: What an error of the generator means; None for one that isn't the server's."""
+
+    @abstractmethod
+    def plain(self, model: str, reply: ChatMessage) -> ChatMessage:
+        """:returns: The generator's reply with the meta data that every provider gives."""
+
+    def ask(
+        self,
+        model: str,
+        messages: list[ChatMessage],
+        options: dict[str, Any],
+        callback: SyncStreamingCallbackT | None = None,
+    ) -> ChatMessage:
+        """
+        Ask a model.
+
+        :param model: Its name.
+        :param messages: The conversation.
+        :param options: Options by OpenAI's names.
+        :param callback: Called with each chunk, or once if log-probabilities are asked for.
+        :returns: The reply.
+        :raises ModelError: If there is none.
+        """
+        with self._lock:
+            generator = self._generator = self._generator or self.generator()
+        streamed = None if options.get("logprobs") else callback
+        kwargs = self.options(model, options, stream=streamed is not None)
+        with self._translating(model):
+            result = generator.run(messages, generation_kwargs=kwargs, streaming_callback=streamed)
+        reply = self.plain(model, result["replies"][0])
+        if callback and not streamed:
+            callback(StreamingChunk(reply.text or ""))
+        return reply
+
+    async def ask_async(
+        self,
+        model: str,
+        messages: list[ChatMessage],
+        options: dict[str, Any],
+        callback: AsyncStreamingCallbackT | None = None,
+    ) -> ChatMessage:
+        """
+        Ask a model. Cancelling this closes the connection, which tells the server to stop.
+
+        :param model: Its name.
+        :param messages: The conversation.
+        :param options: Options by OpenAI's names.
+        :param callback: Called with each chunk, or once if log-probabilities are asked for.
+        :returns: The reply.
+        :raises ModelError: If there is none.
+        """
+        loop = asyncio.get_running_loop()
+        generator = self._by_loop.get(loop)
+        if generator is None:
+            generator = self._by_loop[loop] = self.generator()
+        streamed = None if options.get("logprobs") else callback
+        kwargs = self.options(model, options, stream=streamed is not None)
+        with self._translating(model):
+            result = await generator.run_async(
+                messages, generation_kwargs=kwargs, streaming_callback=streamed
+            )
+        reply = self.plain(model, result["replies"][0])
+        if callback and not streamed:
+            await callback(StreamingChunk(reply.text or ""))
+        return reply
+
+    def check(self, model: str, deadline: float) -> None:
+        """
+        See whether the server answers and holds the model.
+
+        :param model: Its name.
+        :param deadline: Seconds to wait.
+        :raises ModelUnavailableError: If not.
+        """
+        options = self.client_options() | {"timeout": deadline}
+        with self._answering(), httpx.Client(**options) as client:
+            self._look_for(model, client.get(self.url + self.names_path))
+
+    async def check_async(self, model: str, deadline: float) -> None:
+        """
+        See whether the server answers and holds the model.
+
+        :param model: Its name.
+        :param deadline: Seconds to wait.
+        :raises ModelUnavailableError: If not.
+        """
+        options = self.client_options() | {"timeout": deadline}
+        with self._answering():
+            async with asyncio.timeout(deadline), httpx.AsyncClient(**options) as client:
+                self._look_for(model, await client.get(self.url + self.names_path))
+
+    def close(self) -> None:
+        """Close the connections of the threads' client."""
+        with self._lock:
+            generator, self._generator = self._generator, None
+        if generator:
+            generator.close()
+
+    async def close_async(self) -> None:
+        """Close the connections of this event loop's client."""
+        generator = self._by_loop.pop(asyncio.get_running_loop(), None)
+        if generator:
+            await generator.close_async()
+
+    @property
+    def address(self) -> str:
+        """The URL without a password, fit for messages."""
+        parts = urlsplit(self.url)
+        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+    def client_options(self) -> dict[str, Any]:
+        """:returns: Arguments of an httpx client for this server."""
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=self.concurrency)
+        options: dict[str, Any] = {"limits": limits}
+        if self.api_key:
+            options["headers"] = {"Authorization": f"Bearer {self.api_key}"}
+        if self.url.startswith("http:"):
+            # Loading the certificates takes 20 ms, even for a client that never uses them.
+            options["verify"] = False
+        if _is_loopback(urlsplit(self.url).hostname or ""):
+            options["trust_env"] = False  # no proxy on the way to this machine
+        return options
+
+    def missing(self, model: str, names: set[str] | None = None) -> ModelUnavailableError:
+        """:returns: The error that says so."""
+        held = f"; it holds {', '.join(sorted(names)) or 'none'}" if names is not None else ""
+        return ModelUnavailableError(f"{self.title} at {self.address} does not hold {model!r}{held}")
+
+    def silent(self, error: BaseException) -> ModelUnavailableError:
+        """:returns: The error that says so."""
+        reason = str(error) or type(error).__name__
+        return ModelUnavailableError(f"{self.title} at {self.address} does not answer: {reason}")
+
+    def late(self, model: str) -> GenerationTimeoutError:
+        """:returns: The error that says so."""
+        return GenerationTimeoutError(f"{model} had no reply ready after {self.timeout:g} s")
+
+    def _look_for(self, model: str, response: httpx.Response) -> None:
+        names = self.names(response.raise_for_status().json())
+        if model not in names:
+            raise self.missing(model, names)
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        try:
+            yield
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError, TimeoutError) as error:
+            raise self.silent(error) from error
+
+    @contextmanager
+    def _translating(self, model: str) -> Iterator[None]:
+        try:
+            yield
+        except httpx.TimeoutException as error:
+            raise self.late(model) from error
+        except httpx.HTTPError as error:
+            raise ModelRequestError(f"{self.title} at {self.address} broke off: {error!r}") from error
+        except Exception as error:
+            failure = self.failure(model, error)
+            if failure is None:
+                raise
+            raise failure from error
+
+
+def _is_loopback(host: str) -> bool:
+    with suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"

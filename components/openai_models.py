@@ -1,0 +1,66 @@
+"""Models behind OpenAI's protocol: vLLM, llama.cpp's server, OpenAI itself."""
+
+from typing import Any
+
+import openai
+from haystack.components.generators.chat import OpenAIChatGenerator
+from haystack.dataclasses import ChatMessage
+from haystack.utils import Secret
+
+from components.model_errors import ContextLengthExceededError, ModelError, ModelRequestError
+from components.model_replies import plain_reply
+from components.model_servers import ModelServer
+
+# Not OpenAI's own, but vLLM and llama.cpp read these from the body too.
+EXTRAS = ("grammar", "min_p", "repeat_penalty", "response_format", "top_k")
+
+
+class OpenAIModels(ModelServer):
+    """
+    The models of a server that speaks OpenAI's protocol; `url` ends in `/v1`.
+    """
+
+    title = "the OpenAI-compatible server"
+    names_path = "/models"
+
+    def generator(self) -> Any:
+        """:returns: A generator with clients of its own."""
+        return OpenAIChatGenerator(
+            api_key=Secret.from_token(self.api_key or "none"),
+            api_base_url=self.url,
+            timeout=self.timeout,
+            max_retries=1,
+            http_client_kwargs=self.client_options(),
+        )
+
+    def options(self, model: str, options: dict[str, Any], stream: bool) -> dict[str, Any]:
+        """:returns: The options; those that the client would refuse or interpret go straight to the body."""
+        extra = {key: value for key, value in options.items() if key in EXTRAS}
+        plain = {key: value for key, value in options.items() if key not in EXTRAS}
+        if stream:
+            plain["stream_options"] = {"include_usage": True}
+        return {**plain, "model": model, "extra_body": extra}
+
+    def names(self, body: Any) -> set[str]:
+        """:returns: The names."""
+        return {entry["id"] for entry in body["data"]}
+
+    def plain(self, model: str, reply: ChatMessage) -> ChatMessage:
+        """:returns: The reply with plain meta data."""
+        meta = reply.meta
+        logprobs = (meta.get("logprobs") or {}).get("content")
+        return plain_reply(model, reply.text, meta.get("finish_reason"), meta.get("usage"), logprobs)
+
+    def failure(self, model: str, error: Exception) -> ModelError | None:
+        """:returns: What an error of OpenAI's client means."""
+        if isinstance(error, openai.APITimeoutError):
+            return self.late(model)
+        if isinstance(error, openai.APIConnectionError):
+            return self.silent(error.__cause__ or error)
+        if isinstance(error, openai.NotFoundError):
+            return self.missing(model)
+        if isinstance(error, openai.BadRequestError) and "context" in error.message:
+            return ContextLengthExceededError(error.message)
+        if isinstance(error, openai.OpenAIError):
+            return ModelRequestError(f"{self.title} at {self.address} failed: {error}")
+        return None
