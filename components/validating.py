@@ -2,15 +2,17 @@
 
 import json
 import re
+from itertools import islice
 from typing import Any, NoReturn
 
 from haystack.dataclasses import ChatMessage
 from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError, best_match
+from jsonschema.exceptions import SchemaError, ValidationError
 
 _FENCE = re.compile(r"\A\s*```\w*\s*\n(.*?)\s*```\s*\Z", re.S)
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _SHOWN = 300
+_FAULTS_SHOWN = 3
 
 
 class InvalidSchemaError(ValueError):
@@ -92,18 +94,22 @@ def checked_data(data: Any, validator: Draft202012Validator) -> dict[str, Any]:
     :raises InvalidSchemaError: If the schema turns out to be unusable: a reference to nothing, or to itself.
     """
     try:
-        fault = best_match(validator.iter_errors(data))
+        faults = list(islice(validator.iter_errors(data), _FAULTS_SHOWN))
     except Exception as problem:
         # jsonschema finds a broken reference only now, and an endless one by running out of stack.
         raise InvalidSchemaError(f"json_schema can't be applied: {str(problem)[:_SHOWN]}") from problem
-    if fault is not None:
-        where = "".join(f"[{part!r}]" for part in fault.absolute_path) or "the object"
-        raise InvalidReplyError(f"it doesn't match the schema: {where}: {fault.message[:_SHOWN]}")
+    if faults:
+        raise InvalidReplyError("it doesn't match the schema: " + "; ".join(map(_told, faults)))
     if not isinstance(data, dict):
         raise InvalidReplyError("it is not a JSON object")
     if _LONE_SURROGATE.search(json.dumps(data, ensure_ascii=False)):
         raise InvalidReplyError("it holds half a character (a lone surrogate escape)")
     return data
+
+
+def _told(fault: ValidationError) -> str:
+    where = "".join(f"[{part!r}]" for part in fault.absolute_path) or "the object"
+    return f"{where}: {fault.message[:_SHOWN]}"
 
 
 def _refuse_constant(name: str) -> NoReturn:
