@@ -16,7 +16,8 @@ SCHEMA_VERSION = 1
 BUSY_TIMEOUT_SECONDS = 5.0
 MAX_IDLE_WAL_BYTES = 64_000_000
 
-# `control` is the truth about an execution; the other columns repeat it so that an index can find it.
+# `control` is the truth about an execution; the other columns repeat it so that an index can find it. Partial
+# indexes end with the column of their condition: without it SQLite visits the table for each row it counts.
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS deployments (
     name TEXT PRIMARY KEY,
@@ -41,12 +42,13 @@ CREATE TABLE IF NOT EXISTS executions (
     control TEXT NOT NULL,
     UNIQUE (deployment, digest)
 ) STRICT;
-CREATE INDEX IF NOT EXISTS executions_queued ON executions (deployment, revision, owner, seq)
+CREATE INDEX IF NOT EXISTS executions_queued ON executions (deployment, revision, owner, seq, status)
     WHERE status = 'queued';
-CREATE INDEX IF NOT EXISTS executions_running ON executions (deployment, lease_until, owner)
+CREATE INDEX IF NOT EXISTS executions_running ON executions (deployment, owner, lease_until, status)
     WHERE status = 'running';
 CREATE INDEX IF NOT EXISTS executions_turn ON executions (deployment, owner, turn) WHERE turn > 0;
-CREATE INDEX IF NOT EXISTS executions_open ON executions (deployment, revision) WHERE expires_at IS NULL;
+CREATE INDEX IF NOT EXISTS executions_open ON executions (deployment, revision, expires_at)
+    WHERE expires_at IS NULL;
 CREATE INDEX IF NOT EXISTS executions_created ON executions (deployment, owner, created_at, run_id);
 CREATE INDEX IF NOT EXISTS executions_expiry ON executions (expires_at) WHERE expires_at IS NOT NULL;
 CREATE INDEX IF NOT EXISTS executions_chunk_expiry ON executions (chunks_expire_at)
@@ -186,10 +188,14 @@ class _Lane:
     def _connect(self) -> sqlite3.Connection:
         if self._connection is None:
             connection = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None)
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("PRAGMA foreign_keys = ON")
-            connection.execute(f"PRAGMA journal_size_limit = {MAX_IDLE_WAL_BYTES}")
+            try:
+                connection.execute("PRAGMA journal_mode = WAL")
+                connection.execute("PRAGMA synchronous = FULL")
+                connection.execute("PRAGMA foreign_keys = ON")
+                connection.execute(f"PRAGMA journal_size_limit = {MAX_IDLE_WAL_BYTES}")
+            except sqlite3.Error:  # no database, or one that can't be written
+                connection.close()
+                raise
             self._connection = connection
         return self._connection
 

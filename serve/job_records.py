@@ -29,10 +29,13 @@ from hayhooks.durable.store import (
     validate_stored_execution,
 )
 
+# Left alone, SQLite takes the index of all executions, ended ones included, to find the few that run.
+RUNNING = "executions INDEXED BY executions_running WHERE status = 'running'"
+
 # Each owner with due work stands in line with its oldest execution. Owners are found by jumping from one to
 # the next in the index, so ten thousand queued executions of one owner cost no more than one. First comes who
 # has fewest running, then who was served longest ago: the second rule keeps a single worker fair too.
-NEXT_DUE = """
+NEXT_DUE = f"""
 WITH RECURSIVE owners (owner) AS (
     SELECT MIN(owner) FROM executions
     WHERE status = 'queued' AND deployment = :deployment AND revision = :revision
@@ -42,8 +45,7 @@ WITH RECURSIVE owners (owner) AS (
             AND owner > owners.owner)
     FROM owners WHERE owners.owner IS NOT NULL
 ), busy (owner, running) AS MATERIALIZED (
-    SELECT owner, COUNT(*) FROM executions
-    WHERE status = 'running' AND deployment = :deployment GROUP BY owner
+    SELECT owner, COUNT(*) FROM {RUNNING} AND deployment = :deployment GROUP BY owner
 )
 SELECT head.run_id FROM owners
 JOIN executions AS head ON head.seq = (
@@ -130,31 +132,30 @@ class ExecutionRecords:
 
     def running(self) -> list[str]:
         rows = self._db.execute(
-            "SELECT run_id FROM executions WHERE status = 'running' AND deployment = ?", (self._deployment,)
+            f"SELECT run_id FROM {RUNNING} AND deployment = ?", (self._deployment,)
         ).fetchall()
         return [run_id for (run_id,) in rows]
 
     def expired_leases(self) -> list[str]:
         rows = self._db.execute(
-            "SELECT run_id FROM executions WHERE status = 'running' AND deployment = ? AND lease_until <= ?"
+            f"SELECT run_id FROM {RUNNING} AND deployment = ? AND lease_until <= ?"
             " ORDER BY lease_until LIMIT ?",
             (self._deployment, self.now, MAINTENANCE_BATCH_SIZE),
         ).fetchall()
         return [run_id for (run_id,) in rows]
 
     def counts(self, revision: str) -> dict[str, int]:
-        def count(condition: str, *values: str) -> int:
+        def count(source: str, *values: str) -> int:
             rows = self._db.execute(
-                f"SELECT COUNT(*) FROM executions WHERE deployment = ? AND {condition}",
-                (self._deployment, *values),
+                f"SELECT COUNT(*) FROM {source} AND deployment = ?", (*values, self._deployment)
             )
             return rows.fetchone()[0]
 
         return {
             "nonterminal": self.nonterminal(),
-            "revision_nonterminal": count("expires_at IS NULL AND revision = ?", revision),
-            "revision_runnable": count("status = 'queued' AND revision = ?", revision),
-            "lease_expiry": count("status = 'running'"),
+            "revision_nonterminal": count("executions WHERE expires_at IS NULL AND revision = ?", revision),
+            "revision_runnable": count("executions WHERE status = 'queued' AND revision = ?", revision),
+            "lease_expiry": count(RUNNING),
         }
 
     def nonterminal(self) -> int:

@@ -254,7 +254,8 @@ def is_transient(error: BaseException) -> bool:
     while cause is not None:
         if isinstance(cause, (ConnectionError, TimeoutError)):
             return True
-        cause = cause.__cause__
+        # Clients also hide the first error behind one of their own without "from", as chromadb does.
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
     return False
 
 

@@ -29,8 +29,8 @@ class JobSpool(Protocol):
     async def drop_documents(self, job_ids: Iterable[str]) -> None:
         """Forget the documents of jobs, but not their request ids."""
 
-    async def job_ids(self, *, older_than_seconds: float) -> list[str]:
-        """Give the ids of all jobs that the spool has known for that long."""
+    async def known_jobs(self, *, older_than_seconds: float) -> dict[str, bool]:
+        """Give the ids of all jobs known for that long, and whether documents of them are kept."""
 
     async def forget(self, job_ids: Iterable[str]) -> None:
         """Forget all about these jobs."""
@@ -115,14 +115,20 @@ class SqliteJobSpool:
             lambda db: db.executemany("DELETE FROM spooled_documents WHERE job_id = ?", rows)
         )
 
-    async def job_ids(self, *, older_than_seconds: float) -> list[str]:
+    async def known_jobs(self, *, older_than_seconds: float) -> dict[str, bool]:
+        """
+        :param older_than_seconds: leaves out jobs that came later.
+        :returns: the ids of jobs, and whether documents of them are kept.
+        """
         latest = time.time() - older_than_seconds
         rows = await self._database.read(
             lambda db: db.execute(
-                "SELECT job_id FROM spooled_jobs WHERE spooled_at <= ?", (latest,)
+                "SELECT job_id, EXISTS (SELECT 1 FROM spooled_documents AS d WHERE d.job_id = j.job_id)"
+                " FROM spooled_jobs AS j WHERE spooled_at <= ?",
+                (latest,),
             ).fetchall()
         )
-        return [job_id for (job_id,) in rows]
+        return {job_id: bool(has_documents) for job_id, has_documents in rows}
 
     async def forget(self, job_ids: Iterable[str]) -> None:
         rows = [(job_id,) for job_id in job_ids]

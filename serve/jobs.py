@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import re
 import secrets
 from collections.abc import Callable, Coroutine
@@ -23,6 +24,8 @@ from serve.job_store import SqliteExecutionStore
 __all__ = ["DocumentError", "Job", "JobQueue", "JobStatus", "QueueFullError", "QueueUnavailableError"]
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 DEPLOYMENT = "ingest"
 # Executions of another revision are never claimed: change it only with the format of JobInput or JobState.
@@ -156,13 +159,13 @@ class JobQueue:
         self._loop = asyncio.get_running_loop()
         try:
             await self._spool.open()
-            await self._store.initialize()
-            await self._prune(older_than_seconds=0)
+            # Nothing is being submitted yet: what is spooled without an execution now never gets one.
+            known = await self._spool.known_jobs(older_than_seconds=0)
             await self._deployment.start()
         except ExecutionStoreError as error:
             await self._database.close()
             raise QueueUnavailableError(str(error)) from error
-        self._pruning = asyncio.create_task(self._prune_regularly(), name="jobs-prune")
+        self._pruning = asyncio.create_task(self._prune_regularly(known), name="jobs-prune")
 
     async def close(self) -> None:
         """Stop at the end of the batches under way, hand unfinished jobs back, and close the store."""
@@ -273,24 +276,28 @@ class JobQueue:
         if limit and counts["nonterminal"] >= limit:
             raise QueueFullError(RETRY_AFTER_SECONDS)
 
-    async def _prune(self, *, older_than_seconds: float) -> None:
-        """Clear the spool of what a crash left there and of jobs that are known no more."""
+    async def _prune(self, known: dict[str, bool]) -> None:
+        """Clear the spool of what a crash left there and of jobs that have expired."""
         unknown, finished = [], []
-        for job_id in await self._spool.job_ids(older_than_seconds=older_than_seconds):
+        for job_id, has_documents in known.items():
             control = await self._store.read_control(job_id)
             if control is None:
                 unknown.append(job_id)
-            elif control.status in (ExecutionStatus.COMPLETED, ExecutionStatus.CANCELED):
+            elif has_documents and control.status in (ExecutionStatus.COMPLETED, ExecutionStatus.CANCELED):
                 finished.append(job_id)
         await self._spool.forget(unknown)
         await self._spool.drop_documents(finished)
 
-    async def _prune_regularly(self) -> None:
+    async def _prune_regularly(self, known: dict[str, bool]) -> None:
         while True:
-            await asyncio.sleep(PRUNE_SECONDS)
-            with suppress(ExecutionStoreError):
+            try:
+                await self._prune(known)
+                await asyncio.sleep(PRUNE_SECONDS)
                 # The age keeps away from jobs that are being submitted.
-                await self._prune(older_than_seconds=PRUNE_SECONDS)
+                known = await self._spool.known_jobs(older_than_seconds=PRUNE_SECONDS)
+            except ExecutionStoreError as error:
+                log.warning("The spool can't be pruned now: %s", error)
+                await asyncio.sleep(PRUNE_SECONDS)
 
 
 class _NamedExecutions:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hayhooks.durable import MemoryExecutionStore
 
 from serve.job_database import JobDatabase
 from serve.jobs import Job, JobQueue, JobStatus, QueueFullError, QueueUnavailableError
@@ -314,12 +315,15 @@ def test_documents_of_unborn_jobs_are_pruned(tmp_path: Path) -> None:
         await finished(queue, job.job_id)
         await queue._spool.put("f" * 32, make_documents(3), "req")
 
-    async def nothing(queue: JobQueue) -> None:
-        pass
+    async def await_pruning(queue: JobQueue) -> None:
+        async def is_pruned() -> bool:
+            return len(await queue._spool.known_jobs(older_than_seconds=0)) == 1
+
+        await until(is_pruned)
 
     with_queue(leave_orphan, tmp_path, work)
     assert spooled(tmp_path) == (2, 5)
-    with_queue(nothing, tmp_path, work)
+    with_queue(await_pruning, tmp_path, work)
     assert spooled(tmp_path) == (1, 2)
 
 
@@ -341,7 +345,7 @@ def test_close_hands_jobs_back_at_the_batch(tmp_path: Path) -> None:
     jobs: list[Job] = []
 
     async def end(queue: JobQueue) -> None:
-        [job_id] = await queue._spool.job_ids(older_than_seconds=0)
+        [job_id] = await queue._spool.known_jobs(older_than_seconds=0)
         jobs.append(await finished(queue, job_id))
 
     with_queue(begin, tmp_path, work, batch_size=1)
@@ -349,6 +353,45 @@ def test_close_hands_jobs_back_at_the_batch(tmp_path: Path) -> None:
     with_queue(end, tmp_path, work, batch_size=1)
     assert (jobs[0].status, jobs[0].attempts) == (JobStatus.DONE, 2)
     assert calls == [f"d{n}" for n in range(20)]
+
+
+def test_close_does_not_wait_for_a_long_batch(tmp_path: Path) -> None:
+    """A batch that outlasts the grace is left behind, its job handed back; its late end changes nothing."""
+    started, gate = threading.Event(), threading.Event()
+    threads: list[threading.Thread] = []
+
+    def work(documents: list[dict[str, Any]], tenant_id: str) -> int:
+        threads.append(threading.current_thread())
+        started.set()
+        gate.wait(DEADLINE_SECONDS)
+        return 1
+
+    async def begin(queue: JobQueue) -> None:
+        await queue.submit("acme", make_documents(1), "")
+        await until(started.is_set)
+
+    async def end(queue: JobQueue) -> None:
+        [job_id] = await queue._spool.known_jobs(older_than_seconds=0)
+        gate.set()
+        threads[0].join(DEADLINE_SECONDS)
+        job = await finished(queue, job_id)
+        assert (job.status, job.documents_ok, job.attempts) == (JobStatus.DONE, 1, 2)
+
+    with_queue(begin, tmp_path, work, grace_seconds=0)
+    with_queue(end, tmp_path, work)
+
+
+def test_another_store_may_hold_the_executions(tmp_path: Path) -> None:
+    """The queue works on any store of Hayhooks' protocol, here the one in memory."""
+    store = MemoryExecutionStore("ingest")
+
+    async def scenario(queue: JobQueue) -> None:
+        job = await queue.submit("acme", make_documents(3), "req")
+        assert await store.read_control(job.job_id) is not None
+        job = await finished(queue, job.job_id)
+        assert (job.status, job.chunks_ok, job.request_id) == (JobStatus.DONE, 6, "req")
+
+    with_queue(scenario, tmp_path, store=store)
 
 
 def test_closed_queue_is_unavailable(tmp_path: Path) -> None:
