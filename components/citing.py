@@ -6,7 +6,7 @@ from typing import Any
 from haystack import Document, component
 from haystack.dataclasses import ChatMessage
 
-from components.supporting import Evidence
+from components.supporting import Sources
 
 CANNOT_ANSWER = "The documents do not hold the answer to this question."
 
@@ -55,11 +55,11 @@ class CitedText:
     A reply taken apart: its text with the marks that name something given, and the marks' claims.
 
     :param reply: The model's reply.
-    :param evidence: The chunks that were given.
+    :param sources: The chunks that were given.
     """
 
-    def __init__(self, reply: str, evidence: Evidence) -> None:
-        self.evidence = evidence
+    def __init__(self, reply: str, sources: Sources) -> None:
+        self.sources = sources
         self.removed = 0
         self.claims: dict[int, str] = {}
         self.text, self.bare = self._read(reply)
@@ -89,7 +89,7 @@ class CitedText:
         if name is None or not match[0].startswith("["):
             return False
         goes_on = re.match(r"\s*=[^=]|\[[^\W\d]|\.\w|\(", reply[match.end() :])
-        return goes_on is not None or match[0] == "[0]" or self.evidence.holds(name[0] + match[0])
+        return goes_on is not None or match[0] == "[0]" or self.sources.holds(name[0] + match[0])
 
     def cite(self, numbers: list[int], claim: str) -> list[int]:
         """
@@ -101,7 +101,7 @@ class CitedText:
         """
         kept: list[int] = []
         for number in numbers:
-            if not self.evidence.has(number - 1):
+            if not self.sources.has(number - 1):
                 self.removed += 1
                 continue
             chunk = self._corrected(number - 1, claim)
@@ -114,9 +114,9 @@ class CitedText:
         """Give the chunk that was meant: another one where this one lacks the claim and that one has it."""
         if not claim:
             return chunk
-        best = self.evidence.best(claim)
-        better = self.evidence.fit(claim, best) - self.evidence.fit(claim, chunk)
-        if better < _CLEARLY_BETTER or self.evidence.added(claim, chunk, best) >= _ADDS:
+        best = self.sources.best(claim)
+        better = self.sources.fit(claim, best) - self.sources.fit(claim, chunk)
+        if better < _CLEARLY_BETTER or self.sources.added(claim, chunk, best) >= _ADDS:
             return chunk
         return best
 
@@ -128,9 +128,9 @@ class CitedText:
         """
         bare = self.bare
         if self.claims:
-            return max(self.evidence.support(bare, chunk) for chunk in self.claims)
-        chunk = self.evidence.best(bare)
-        support = self.evidence.support(bare, chunk)
+            return max(self.sources.support(bare, chunk) for chunk in self.claims)
+        chunk = self.sources.best(bare)
+        support = self.sources.support(bare, chunk)
         if support >= _SUPPORTED:
             self.claims[chunk] = bare
             self.text = f"{self.text} [{chunk + 1}]"
@@ -142,7 +142,7 @@ class CitedText:
 
         :returns: One citation for each cited chunk, in the order of first use.
         """
-        return [self.evidence.citation(chunk, claim or self.bare) for chunk, claim in self.claims.items()]
+        return [self.sources.citation(chunk, claim or self.bare) for chunk, claim in self.claims.items()]
 
 
 def without_markers(text: str) -> str:
@@ -227,7 +227,7 @@ class CitedAnswerBuilder:
         reply = replies[0] if replies else None
         meta = reply.meta if reply else {}
         told: dict[str, Any] = {"usage": dict(meta.get("usage") or {}), "model": str(meta.get("model") or "")}
-        cited = CitedText((reply.text if reply else None) or "", Evidence(query, documents))
+        cited = CitedText((reply.text if reply else None) or "", Sources(query, documents))
         if not documents or not cited.bare or is_refusal(cited.bare):
             return {**no_answer(), "removed_citations": cited.removed, **told}
         support = cited.attribute()

@@ -3,11 +3,12 @@
 import json
 from typing import Any
 
-from haystack import Document, component
+from haystack import component
 from haystack.dataclasses import ChatMessage, StreamingCallbackT, StreamingChunk
 
 from components.citing import CANNOT_ANSWER
-from components.supporting import Evidence
+from components.evidence import Passage
+from components.focusing import ranked_sentences
 
 MODEL = "extractive"
 _FIELDS = {"answer", "citations", "confidence", "cannot_answer", "reasoning"}
@@ -23,7 +24,8 @@ class ExtractiveChatGenerator:
     Stands in for a language model where there is none: replies with the best sentence of the prompt's
     passages.
 
-    Reads the question and the passages from the meta data of the last user message (`query`, `passages`), as
+    Reads the question and the passages from the meta data of the last user message (`query`, `passages`,
+    `titles`), as
     `GroundedPromptBuilder` writes them.
 
     ### Usage example
@@ -94,8 +96,7 @@ def _reply(messages: list[ChatMessage], response_format: dict[str, Any] | None) 
     meta = next((message.meta for message in reversed(messages) if message.is_from("user")), {})
     if "query" not in meta or "passages" not in meta:
         raise LanguageModelNeededError("No language model is available to answer a prompt without passages")
-    evidence = Evidence(meta["query"], [Document(content=passage) for passage in meta["passages"]])
-    number, sentence, coverage = evidence.answer()
+    number, sentence, coverage = _best_sentence(meta["query"], meta["passages"], meta.get("titles"))
     if response_format is None:
         return f"{sentence} [{number}]" if sentence else CANNOT_ANSWER
     answer = {
@@ -112,6 +113,16 @@ def _reply(messages: list[ChatMessage], response_format: dict[str, Any] | None) 
             f"without one only these fields can be filled: {', '.join(sorted(_FIELDS))}"
         )
     return json.dumps({name: answer[name] for name in wanted}, ensure_ascii=False)
+
+
+def _best_sentence(query: str, texts: list[str], titles: list[str] | None) -> tuple[int, str, float]:
+    """Give the best sentence with its passage's number and the share of the question's terms it has."""
+    passages = list(map(Passage, texts, titles or [""] * len(texts)))
+    ranked = ranked_sentences(query, passages)
+    if not ranked:
+        return 0, "", 0.0
+    best = ranked[0]
+    return best.passage + 1, texts[best.passage][best.start : best.end], best.coverage
 
 
 def _message(text: str) -> ChatMessage:

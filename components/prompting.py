@@ -9,6 +9,7 @@ from typing import Any
 from haystack import Document, component
 from haystack.dataclasses import ChatMessage
 
+from components.evidence import Passage
 from components.focusing import focus
 
 SYSTEM_PROMPT = (
@@ -98,13 +99,14 @@ class GroundedPromptBuilder:
         """
         if not documents:
             return {"messages": []}
+        titles = [_title(document) for document in documents]
         passages = [document.content or "" for document in documents]
         if self.max_context_chars is not None:
-            passages = focus(query, passages, self.max_context_chars)
-        passages = [without_control_tokens(passage) for passage in passages]
-        titles = [without_control_tokens(_title(document)) for document in documents]
+            passages = focus(query, list(map(Passage, passages, titles)), self.max_context_chars)
+        passages = list(map(without_control_tokens, passages))
+        titles = list(map(without_control_tokens, titles))
         text = self._user_text(without_control_tokens(query), titles, passages)
-        user = ChatMessage.from_user(text, meta={"query": query, "passages": passages})
+        user = ChatMessage.from_user(text, meta={"query": query, "passages": passages, "titles": titles})
         return {"messages": [ChatMessage.from_system(self.system_prompt), user]}
 
     def _user_text(self, query: str, titles: list[str], passages: list[str]) -> str:

@@ -12,7 +12,7 @@ from jsonschema import Draft202012Validator
 
 from components.citing import CANNOT_ANSWER, CitedText, is_refusal, no_answer
 from components.confidence import answer_probability
-from components.supporting import Evidence
+from components.supporting import Sources
 from components.validating import InvalidReplyError, checked_data, checked_reply, checked_schema
 
 # What a model is asked for. Not for its confidence: a small model writes 1 whatever it answers, and each
@@ -230,7 +230,7 @@ class StructuredAnswerBuilder:
             _add_usage(usage, reply)
             try:
                 data = checked_reply(reply, validator)
-                result = _resolved(data, reply, Evidence(query, documents))
+                result = _resolved(data, reply, Sources(query, documents))
                 own = schema is ASKED_SCHEMA
                 data = (
                     _own_data(result) if own else checked_data(_only_given(data, len(documents)), validator)
@@ -310,10 +310,10 @@ def _nothing(own: bool) -> dict[str, Any]:
     return result | {"data": _own_data(result) if own else {}}
 
 
-def _resolved(data: dict[str, Any], reply: ChatMessage, evidence: Evidence) -> dict[str, Any]:
+def _resolved(data: dict[str, Any], reply: ChatMessage, sources: Sources) -> dict[str, Any]:
     """Resolve the citations of a valid reply and measure how far its answer can be trusted."""
     answer = data.get("answer")
-    cited = CitedText(answer if isinstance(answer, str) else "\n".join(_strings(data)), evidence)
+    cited = CitedText(answer if isinstance(answer, str) else "\n".join(_strings(data)), sources)
     cited.cite(_numbers(data), cited.bare)
     told = {"reasoning": str(data.get("reasoning") or ""), "removed_citations": cited.removed}
     if data.get("cannot_answer") is True or not cited.bare or is_refusal(cited.bare):

@@ -73,7 +73,7 @@ def taken_apart(text: str) -> Chunk:
 _WORTH_A_NEIGHBOUR = 0.3
 
 
-class Evidence:
+class Sources:
     """
     The chunks of one request, asked which of them support a statement.
 
@@ -178,14 +178,17 @@ class Evidence:
         return self._best_sentence(claim, index)[1]
 
     def _best_sentence(self, claim: str, index: int) -> tuple[int, float]:
-        said, exact = terms(claim), folded(claim)
+        said, exact, support = terms(claim), folded(claim), self.support(claim, index)
+        new = said - self.query_terms or said
         best = (0, 0.0)
         for place, sentence in enumerate(self.chunk(index).sentences):
-            score = 0.4 * self._share(said, sentence.terms) + 0.2 * self._share(
-                self.query_terms, sentence.terms
+            score = (
+                0.2 * self._share(said, sentence.terms)
+                + 0.2 * self._share(self.query_terms, sentence.terms)
+                + 0.15 * self._share(new, sentence.terms)
+                + 0.3 * (bool(exact.strip()) and exact in sentence.folded)
+                + 0.15 * support
             )
-            if exact.strip() and exact in sentence.folded:
-                score += 0.4
             if score > best[1]:
                 best = place, score
         return best
@@ -215,22 +218,6 @@ class Evidence:
         if gain < _WORTH_A_NEIGHBOUR * self._weight(said) or not gain:
             return best.start, best.end
         return min(best.start, neighbour.start), max(best.end, neighbour.end)
-
-    def answer(self) -> tuple[int, str, float]:
-        """
-        Find the sentence that fits the question best.
-
-        :returns: Its chunk's number, from 1; the sentence; and the share of the question's words in it. An
-            earlier chunk wins among equals. No sentence at all gives 0, an empty text and 0.
-        """
-        best = (0, "", 0.0)
-        for index in range(len(self.documents)):
-            chunk = self.chunk(index)
-            for sentence in chunk.sentences:
-                share = self._share(self.query_terms, sentence.terms)
-                if share > best[2] or not best[1]:
-                    best = (index + 1, chunk.text[sentence.start : sentence.end], share)
-        return best
 
     def citation(self, index: int, claim: str) -> dict[str, Any]:
         """

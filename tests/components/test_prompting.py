@@ -43,10 +43,9 @@ def test_prompt_is_static_system_then_passages_question_instructions():
 
 def test_user_message_tells_query_and_passages():
     """A generator without a language model finds question and passages in the message's meta data."""
-    assert ask("It is 90 m tall.")[1].meta == {
-        "query": "How tall is the tower?",
-        "passages": ["It is 90 m tall."],
-    }
+    document = Document(content="It is 90 m tall.", meta={"title": "The tower"})
+    message = GroundedPromptBuilder().run(query="How tall?", documents=[document])["messages"][1]
+    assert message.meta == {"query": "How tall?", "passages": ["It is 90 m tall."], "titles": ["The tower"]}
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)
