@@ -2,15 +2,15 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import chain
 from typing import Any
 
 from haystack import Document
 
 from components.sentences import split_sentences
-from components.terms import STOP_WORDS, stem, words
+from components.terms import STOP_WORDS, coverage, stem, words
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,17 @@ def taken_apart(text: str) -> Chunk:
 
 # A quote takes in a neighbouring sentence that adds this share of what the statement says.
 _WORTH_A_NEIGHBOUR = 0.3
+# Answers that say nothing by themselves: what they affirm or deny is in the question.
+_VERDICTS = terms("yes no true false maybe correct incorrect indeed")
+
+
+@dataclass(frozen=True)
+class _Claim:
+    """A statement: its words for exact comparison, its terms by weight, and those that the question lacks."""
+
+    folded: str
+    said: dict[str, float]
+    new: dict[str, float]
 
 
 class Sources:
@@ -83,33 +94,34 @@ class Sources:
 
     def __init__(self, query: str, documents: list[Document]) -> None:
         self.documents = documents
-        self.query_terms = terms(query)
+        self._query_terms = terms(query)
+        self._claims: dict[str, _Claim] = {}
+        self._fits: dict[str, list[tuple[int, float]]] = {}
 
-    def chunk(self, index: int) -> Chunk:
-        """
-        Give a chunk's parts.
-
-        :param index: The chunk's place in the documents.
-        :returns: The chunk, taken apart when first needed.
-        """
-        return taken_apart(self.documents[index].content or "")
+    @cached_property
+    def _chunks(self) -> list[Chunk]:
+        return [taken_apart(document.content or "") for document in self.documents]
 
     @cached_property
     def _frequencies(self) -> Counter[str]:
-        return Counter(
-            term
-            for index in range(len(self.documents))
-            for sentence in self.chunk(index).sentences
-            for term in sentence.terms
-        )
+        return Counter(chain.from_iterable(s.terms for chunk in self._chunks for s in chunk.sentences))
 
-    def _weight(self, wanted: Iterable[str]) -> float:
+    @cached_property
+    def _asked(self) -> dict[str, float]:
+        return self._weights(self._query_terms)
+
+    def _weights(self, wanted: frozenset[str]) -> dict[str, float]:
         """Weigh words by how few sentences of all chunks have them; a word that none has weighs most."""
-        return sum(1 / (1 + math.log(1 + self._frequencies[word])) for word in wanted)
+        return {word: 1 / (1 + math.log(1 + self._frequencies[word])) for word in wanted}
 
-    def _share(self, wanted: frozenset[str], found: frozenset[str]) -> float:
-        total = self._weight(wanted)
-        return self._weight(wanted & found) / total if total else 0.0
+    def _claim(self, claim: str) -> _Claim:
+        known = self._claims.get(claim)
+        if known is None:
+            said = terms(claim)
+            # An answer with no words of its own stands where the question's words stand.
+            new = self._weights(said - self._query_terms - _VERDICTS) or self._asked
+            known = self._claims[claim] = _Claim(folded(claim), self._weights(said), new)
+        return known
 
     def has(self, index: int) -> bool:
         """
@@ -138,21 +150,10 @@ class Sources:
         :returns: From 0 to 1. 1 when the chunk holds the statement word by word; else the weighted share of
             the statement's words, those that the question does not already have, that the chunk holds.
         """
-        chunk, exact = self.chunk(index), folded(claim)
-        if exact.strip() and exact in chunk.folded:
+        wanted, chunk = self._claim(claim), self._chunks[index]
+        if wanted.folded.strip() and wanted.folded in chunk.folded:
             return 1.0
-        said = terms(claim)
-        return self._share(said - self.query_terms or said, chunk.terms)
-
-    def best(self, claim: str) -> int:
-        """
-        Find the chunk that a statement was most likely taken from.
-
-        :param claim: The statement.
-        :returns: Its place in the documents, the earlier one among equals.
-        """
-        places = range(len(self.documents))
-        return max(places, key=lambda index: (self.fit(claim, index), -index))
+        return coverage(wanted.new, chunk.terms)
 
     def added(self, claim: str, index: int, other: int) -> float:
         """
@@ -163,7 +164,16 @@ class Sources:
         :param other: The other chunk's place.
         :returns: From 0 to 1: the weighted share of the statement's words.
         """
-        return self._share(terms(claim), self.chunk(index).terms - self.chunk(other).terms)
+        return coverage(self._claim(claim).said, self._chunks[index].terms - self._chunks[other].terms)
+
+    def best(self, claim: str) -> int:
+        """
+        Find the chunk that a statement was most likely taken from.
+
+        :param claim: The statement.
+        :returns: Its place in the documents, the earlier one among equals.
+        """
+        return max(range(len(self.documents)), key=lambda index: (self.fit(claim, index), -index))
 
     def fit(self, claim: str, index: int) -> float:
         """
@@ -175,18 +185,24 @@ class Sources:
         :param index: The chunk's place in the documents.
         :returns: From 0 to 1.
         """
-        return self._best_sentence(claim, index)[1]
+        return self._best_sentences(claim)[index][1]
+
+    def _best_sentences(self, claim: str) -> list[tuple[int, float]]:
+        """Give each chunk's best sentence and how well it fits."""
+        if claim not in self._fits:
+            self._fits[claim] = [self._best_sentence(claim, index) for index in range(len(self.documents))]
+        return self._fits[claim]
 
     def _best_sentence(self, claim: str, index: int) -> tuple[int, float]:
-        said, exact, support = terms(claim), folded(claim), self.support(claim, index)
-        new = said - self.query_terms or said
+        wanted, support = self._claim(claim), self.support(claim, index)
         best = (0, 0.0)
-        for place, sentence in enumerate(self.chunk(index).sentences):
+        for place, sentence in enumerate(self._chunks[index].sentences):
+            exact = bool(wanted.folded.strip()) and wanted.folded in sentence.folded
             score = (
-                0.2 * self._share(said, sentence.terms)
-                + 0.2 * self._share(self.query_terms, sentence.terms)
-                + 0.15 * self._share(new, sentence.terms)
-                + 0.3 * (bool(exact.strip()) and exact in sentence.folded)
+                0.2 * coverage(wanted.said, sentence.terms)
+                + 0.2 * coverage(self._asked, sentence.terms)
+                + 0.15 * coverage(wanted.new, sentence.terms)
+                + 0.3 * exact
                 + 0.15 * support
             )
             if score > best[1]:
@@ -202,22 +218,18 @@ class Sources:
         :returns: Start and end in the chunk's text, of one sentence, or of two neighbours when the second one
             holds a good part of the statement that the first one lacks.
         """
-        sentences = self.chunk(index).sentences
+        sentences = self._chunks[index].sentences
         if not sentences:
             return 0, 0
-        place, _ = self._best_sentence(claim, index)
-        best = sentences[place]
-        said = terms(claim) - self.query_terms
-        missing = said - best.terms
-        gains = [
-            (self._weight(missing & sentences[other].terms), sentences[other])
-            for other in (place - 1, place + 1)
-            if 0 <= other < len(sentences)
-        ]
-        gain, neighbour = max(gains, key=lambda gain: gain[0], default=(0.0, best))
-        if gain < _WORTH_A_NEIGHBOUR * self._weight(said) or not gain:
+        place, _ = self._best_sentences(claim)[index]
+        best, new = sentences[place], self._claim(claim).new
+        gain, neighbour = max(
+            (coverage(new, sentences[other].terms - best.terms), other)
+            for other in (max(place - 1, 0), min(place + 1, len(sentences) - 1))
+        )
+        if gain < _WORTH_A_NEIGHBOUR:
             return best.start, best.end
-        return min(best.start, neighbour.start), max(best.end, neighbour.end)
+        return min(best.start, sentences[neighbour].start), max(best.end, sentences[neighbour].end)
 
     def citation(self, index: int, claim: str) -> dict[str, Any]:
         """
@@ -236,7 +248,7 @@ class Sources:
             "document_id": str(document.meta.get("document_id") or document.id),
             "chunk_id": document.id,
             "title": str(document.meta.get("title") or ""),
-            "quote": self.chunk(index).text[start:end],
+            "quote": self._chunks[index].text[start:end],
             "start": offset + start,
             "end": offset + end,
             "score": document.score,

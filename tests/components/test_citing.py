@@ -181,3 +181,11 @@ def test_quotes_are_verbatim_in_any_script():
         (citation,) = build(reply, "?", documents)["citations"]
         assert citation["quote"] == text[citation["start"] : citation["end"]]
         assert citation["quote"]
+
+
+def test_yes_stands_on_what_holds_the_question():
+    """An answer without words of its own is supported, and cited, where the question's words stand."""
+    result = build("Yes.", "Is the tower made of iron?")
+    assert result["supported"]
+    assert result["citations"][0]["quote"] == "It is made of iron."
+    assert not build("Yes.", "Is the lighthouse painted blue?")["supported"]
