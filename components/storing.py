@@ -311,24 +311,32 @@ class TenantDocumentStores:
         with self._lock:
             self._stores.clear()
             if self._client is not None:
-                self._client.close()  # type: ignore[attr-defined]
+                for session in _sessions(self._client) if self._host else []:
+                    session.close()
+                self._client.close()
                 self._client = None
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     def _connect(self) -> ClientAPI:
         with self._lock:
             if self._client is None:
-                settings = ChromaSettings(anonymized_telemetry=False)
-                if self._host:
-                    self._client = chromadb.HttpClient(host=self._host, port=self._port, settings=settings)
-                    # Chroma sets no timeout, so a frozen server would hold our threads for ever.
-                    self._client._server._session.timeout = httpx.Timeout(self._timeout)  # type: ignore[attr-defined]
-                elif self._path:
-                    self._path.mkdir(parents=True, exist_ok=True)
-                    self._client = chromadb.PersistentClient(path=str(self._path), settings=settings)
-                else:
-                    self._client = chromadb.EphemeralClient(settings=settings)
+                self._client = self._make_client()
             return self._client
+
+    def _make_client(self) -> ClientAPI:
+        settings = ChromaSettings(anonymized_telemetry=False)
+        if self._host:
+            # Chroma's client sets no timeout and calls the server when it is made: a frozen server would hold this
+            # thread for ever. So ask first, and set the timeout after.
+            httpx.get(f"http://{self._host}:{self._port}/api/v2/heartbeat", timeout=self._timeout, trust_env=False)
+            client = chromadb.HttpClient(self._host, self._port, settings=settings)
+            for session in _sessions(client):
+                session.timeout = httpx.Timeout(self._timeout)
+            return client
+        if self._path is None:
+            return chromadb.EphemeralClient(settings)
+        self._path.mkdir(parents=True, exist_ok=True)
+        return chromadb.PersistentClient(str(self._path), settings)
 
     def _open(self, tenant_id: str, create: bool) -> TenantDocumentStore:
         name = self._prefix + check_tenant_id(tenant_id)
@@ -353,6 +361,11 @@ class TenantDocumentStores:
             )
         store = TenantDocumentStore(collection, client, self._executor, self._timeout, self._batch_size)
         return self._stores.setdefault(tenant_id, store)
+
+
+def _sessions(client: Any) -> list[httpx.Client]:
+    # Private to Chroma, which neither bounds nor closes them; the admin client inside has a system of its own.
+    return [client._server._session, client._admin_client._server._session]
 
 
 @contextmanager

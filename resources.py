@@ -1,0 +1,203 @@
+"""The expensive objects that all modes share, each made once from the settings."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from haystack.components.embedders import OpenAIDocumentEmbedder, OpenAITextEmbedder
+from haystack.utils import Secret
+from haystack_integrations.components.embedders.ollama import OllamaDocumentEmbedder, OllamaTextEmbedder
+
+from components.chat_models import ChatModels
+from components.choosing import ProviderChoice, choose_provider
+from components.embedding import OnnxDocumentEmbedder, OnnxEmbeddingModel, OnnxTextEmbedder
+from components.generating import ModelChatGenerator
+from components.model_files import DEFAULT_LLM, SMALL_LLM, TOKENIZER
+from components.storing import TenantDocumentStores
+from components.weights import WeightStore
+from settings import Settings
+
+# The built-in model reads 30 to 50 tokens a second on two cores, so its prompts hold the best sentences only.
+_BUILT_IN_CONTEXT_CHARS = 1_600
+_SERVED_CONTEXT_CHARS = 12_000
+_OLLAMA_URL = "http://localhost:11434"
+_EMBEDDED_FIELDS = ["title"]
+
+
+class Resources:
+    """
+    Makes each shared object when it is first wanted.
+
+    A component of a pipeline file gets one by naming an `__init__` parameter as in `by_parameter`.
+
+    Usage example:
+    ```python
+    resources = Resources(Settings.load())
+    store = resources.document_stores.get_or_create("acme")
+    ```
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        """
+        Remember the settings; nothing is opened or loaded yet.
+
+        :param settings: the service's settings.
+        """
+        self.settings = settings
+        self.weights = WeightStore(settings.models_dir)
+
+    def by_parameter(self) -> dict[str, Any]:
+        """
+        Give the shared objects by the name of the `__init__` parameter that takes them.
+
+        :returns: `chat_generator`, `chat_models`, `text_embedder`, `document_embedder`, `document_stores`,
+            `tokenizer_path`, `max_context_chars` and `default_top_k`.
+        """
+        return {
+            "chat_generator": self.chat_generator,
+            "chat_models": self.chat_models,
+            "text_embedder": self.text_embedder,
+            "document_embedder": self.document_embedder,
+            "document_stores": self.document_stores,
+            "tokenizer_path": self.tokenizer_path,
+            "max_context_chars": self.max_context_chars,
+            "default_top_k": self.settings.top_k,
+        }
+
+    @cached_property
+    def document_stores(self) -> TenantDocumentStores:
+        """Every tenant's document store."""
+        settings = self.settings
+        return TenantDocumentStores(
+            path=None if settings.chroma_host else settings.data_dir / "chroma",
+            host=settings.chroma_host,
+            port=settings.chroma_port,
+            prefix=settings.collection_prefix,
+            embedding_model=self.embedding_model,
+            timeout=settings.chroma_timeout,
+        )
+
+    @property
+    def tokenizer_path(self) -> Path:
+        """Where MiniLM's tokenizer is; graders read its vocabulary too."""
+        return self.weights.path(TOKENIZER)
+
+    @property
+    def embedding_model(self) -> str:
+        """Name of the embedding model, kept with each collection."""
+        provider = self.settings.embedding_provider
+        return self._onnx_model.name if provider == "embedded" else f"{provider}:{self.settings.embedding_model}"
+
+    @cached_property
+    def text_embedder(self) -> Any:
+        """Embeds questions."""
+        settings = self.settings
+        match settings.embedding_provider:
+            case "ollama":
+                return OllamaTextEmbedder(settings.embedding_model, settings.ollama_url or _OLLAMA_URL)
+            case "openai":
+                return OpenAITextEmbedder(
+                    self._openai_key, model=settings.embedding_model, api_base_url=settings.openai_base_url
+                )
+        return OnnxTextEmbedder(self._onnx_model)
+
+    @cached_property
+    def document_embedder(self) -> Any:
+        """Embeds documents, with their titles."""
+        settings = self.settings
+        match settings.embedding_provider:
+            case "ollama":
+                return OllamaDocumentEmbedder(
+                    settings.embedding_model,
+                    settings.ollama_url or _OLLAMA_URL,
+                    meta_fields_to_embed=_EMBEDDED_FIELDS,
+                    progress_bar=False,
+                )
+            case "openai":
+                return OpenAIDocumentEmbedder(
+                    self._openai_key,
+                    model=settings.embedding_model,
+                    api_base_url=settings.openai_base_url,
+                    meta_fields_to_embed=_EMBEDDED_FIELDS,
+                    progress_bar=False,
+                )
+        return OnnxDocumentEmbedder(self._onnx_model, meta_fields_to_embed=_EMBEDDED_FIELDS)
+
+    @cached_property
+    def chat_generator(self) -> ModelChatGenerator:
+        """Asks the language model; for components that ask one besides the answer."""
+        return ModelChatGenerator(chat_models=self.chat_models)
+
+    @cached_property
+    def chat_models(self) -> ChatModels:
+        """The language models of the provider that the settings choose."""
+        settings, choice = self.settings, self._choice
+        embedded = choice.provider == "embedded"
+        return ChatModels(
+            choice.provider,
+            self._built_in_name if embedded else settings.default_model,
+            models=self._others_built_in if embedded else settings.allowed_models,
+            url=choice.url,
+            api_key=settings.openai_api_key.get_secret_value() if settings.openai_api_key else None,
+            weights=self._gguf_files,
+            timeout=settings.llm_timeout,
+            concurrency=settings.llm_concurrency,
+            n_threads=settings.llm_threads or None,
+            why=choice.why,
+        )
+
+    @property
+    def max_context_chars(self) -> int:
+        """Characters of document text in a prompt."""
+        if self.settings.max_context_chars is not None:
+            return self.settings.max_context_chars
+        return _BUILT_IN_CONTEXT_CHARS if self._choice.provider == "embedded" else _SERVED_CONTEXT_CHARS
+
+    def close(self) -> None:
+        """Close what was opened, but for what belongs to an event loop."""
+        if "chat_models" in vars(self):
+            self.chat_models.close()
+        if "document_stores" in vars(self):
+            self.document_stores.close()
+
+    async def close_async(self) -> None:
+        """Close what was opened in the running event loop."""
+        if "chat_models" in vars(self):
+            await self.chat_models.close_async()
+
+    @cached_property
+    def _choice(self) -> ProviderChoice:
+        settings = self.settings
+        return choose_provider(
+            settings.llm_provider,
+            model=self._built_in_name,
+            ollama_model=settings.default_model,
+            weights=self._gguf_files,
+            ollama_url=settings.ollama_url,
+            openai_url=settings.openai_base_url,
+        )
+
+    @property
+    def _built_in_name(self) -> str:
+        return self.settings.llm_gguf_path.stem if self.settings.llm_gguf_path else self.settings.embedded_model
+
+    @property
+    def _gguf_files(self) -> dict[str, Path]:
+        if self.settings.llm_gguf_path:
+            return {self._built_in_name: self.settings.llm_gguf_path}
+        return {name: self.weights.path(name) for name in (DEFAULT_LLM, SMALL_LLM)}
+
+    @property
+    def _others_built_in(self) -> list[str]:
+        # Weights that are not there can't be chosen; those that are cost nothing until they are.
+        others = (name for name in self.settings.allowed_models if name in self._gguf_files)
+        return [name for name in others if self._gguf_files[name].is_file()]
+
+    @cached_property
+    def _onnx_model(self) -> OnnxEmbeddingModel:
+        return OnnxEmbeddingModel(self.tokenizer_path, threads=self.settings.embedding_threads)
+
+    @property
+    def _openai_key(self) -> Secret:
+        key = self.settings.openai_api_key
+        return Secret.from_token(key.get_secret_value() if key else "none")

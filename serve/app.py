@@ -1,0 +1,61 @@
+"""The application: Hayhooks' with our routes, wired together."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from starlette.types import ASGIApp
+
+from serve import errors
+from serve.hayhooks_adapter import create_hayhooks_app, serve_modes
+from serve.middleware import BodyLimitMiddleware, RequestIDMiddleware
+from serve.routers import health, ingest, modes, query
+from serve.service import Service
+from serve.telemetry import configure_logging
+from settings import Settings
+
+
+def create_app(settings: Settings | None = None) -> ASGIApp:
+    """
+    Make the ASGI application.
+
+    :param settings: the service's settings; read from the environment when not given.
+    :returns: the application; it holds `DATA_DIR` from now until its lifespan ends.
+    :raises SettingsError: if a setting is wrong.
+    :raises DataDirInUseError: if another process has the data directory.
+    """
+    settings = settings or Settings.load()
+    configure_logging(settings.log_level)
+    return build_app(Service(settings))
+
+
+def build_app(service: Service) -> ASGIApp:
+    """
+    Put the routes around a service.
+
+    :param service: the running parts; started and closed with the application's lifespan.
+    :returns: the ASGI application.
+    """
+    app = create_hayhooks_app()
+    app.title = service.settings.api_title
+    app.version = service.settings.api_version
+    app.state.service = service
+    for router in (query.router, modes.router, ingest.router, health.router):
+        app.include_router(router)
+    serve_modes(app, list(service.registry.values()))
+    errors.install(app)
+    app.router.lifespan_context = _lifespan(service, app.router.lifespan_context)
+    return RequestIDMiddleware(BodyLimitMiddleware(app, service.settings.max_body_bytes))
+
+
+def _lifespan(service: Service, inner):  # type: ignore[no-untyped-def]
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with inner(app):
+            await service.start()
+            try:
+                yield
+            finally:
+                await service.close()
+
+    return lifespan

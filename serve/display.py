@@ -1,0 +1,57 @@
+"""Answers on a terminal."""
+
+from rich.console import Console, Group
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from modes.results import Citation, Grade, QueryResult
+
+_COLOURS = {"CORRECT": "green", "AMBIGUOUS": "yellow", "INCORRECT": "red"}
+_QUOTE_CHARS = 160
+
+
+def show_result(console: Console, result: QueryResult, question: str | None = None) -> None:
+    """
+    Print an answer with its citations, grades and times.
+
+    :param console: where to.
+    :param result: the answer.
+    :param question: the question, when it should stand above.
+    """
+    parts: list[object] = [Text(result.answer)]
+    if result.rephrased:
+        parts.append(Text(f"searched again as: {result.rephrased}", style="dim"))
+    if result.citations:
+        parts.append(_citations(result.citations))
+    if result.grades:
+        parts.append(_grades(result.grades))
+    title = Text.assemble((result.mode, "bold"), f"  {question}" if question else "")
+    console.print(Panel(Group(*parts), title=title, title_align="left", subtitle=_facts(result), subtitle_align="right"))  # type: ignore[arg-type]
+
+
+def _citations(citations: list[Citation]) -> Table:
+    table = Table(box=None, padding=(0, 1), show_header=False)
+    for citation in citations:
+        quote = " ".join(citation.quote.split())
+        shown = quote if len(quote) <= _QUOTE_CHARS else quote[: _QUOTE_CHARS - 1] + "…"
+        place = f"{citation.title or citation.document_id} ({citation.start}-{citation.end})"
+        table.add_row(Text(f"[{citation.index}]", style="cyan"), Text(place, style="cyan"), Text(f"“{shown}”", style="italic"))
+    return table
+
+
+def _grades(grades: list[Grade]) -> Text:
+    line = Text("grades: ", style="dim")
+    for grade in grades:
+        line.append(f"{grade.label} {grade.score:.2f}  ", style=_COLOURS[grade.label])
+    return line
+
+
+def _facts(result: QueryResult) -> Text:
+    facts = [result.strategy, result.model]
+    if result.confidence is not None:
+        facts.append(f"confidence {result.confidence:.2f}")
+    if result.usage.total_tokens:
+        facts.append(f"{result.usage.prompt_tokens}+{result.usage.completion_tokens} tokens")
+    facts += [f"{name} {seconds:.2f} s" for name, seconds in result.timings.items()]
+    return Text(" · ".join(fact for fact in facts if fact), style="dim")

@@ -1,0 +1,132 @@
+"""Errors as RFC 9457 problems: one table from exception to status."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from components import model_errors, storing
+from components.filtering import InvalidFilterError
+from components.structuring import StructuredAnswerError
+from modes.mode import UnsupportedInputError
+from registry import BrokenModeError, UnknownModeError
+from serve.jobs import QueueFullError, QueueUnavailableError
+
+logger = logging.getLogger("thresher.error")
+
+
+class UnknownJobError(LookupError):
+    """There is no such job."""
+
+
+# Exception → status and kind of problem; the first that fits counts, so a subclass stands before its parent.
+_PROBLEMS: list[tuple[type[Exception], int, str]] = [
+    (UnknownModeError, 404, "unknown-mode"),
+    (storing.UnknownTenantError, 404, "unknown-tenant"),
+    (UnknownJobError, 404, "unknown-job"),
+    (storing.EmbeddingMismatchError, 409, "embedding-mismatch"),
+    (storing.InvalidTenantError, 422, "invalid-tenant"),
+    (InvalidFilterError, 422, "invalid-filter"),
+    (UnsupportedInputError, 422, "unsupported-input"),
+    (model_errors.UnknownModelError, 422, "unknown-model"),
+    (model_errors.ContextLengthExceededError, 422, "prompt-too-long"),
+    (StructuredAnswerError, 502, "invalid-model-reply"),
+    (BrokenModeError, 503, "broken-mode"),
+    (storing.DocumentStoreUnavailableError, 503, "document-store-unavailable"),
+    (model_errors.ModelLoadError, 503, "model-unavailable"),
+    (model_errors.ModelUnavailableError, 503, "model-unavailable"),
+    (model_errors.GenerationTimeoutError, 504, "model-timeout"),
+    (model_errors.ModelError, 502, "model-failed"),
+    (QueueFullError, 503, "queue-full"),
+    (QueueUnavailableError, 503, "job-store-unavailable"),
+    (TimeoutError, 504, "timeout"),
+]
+_HTTP_KINDS = {400: "bad-request", 404: "not-found", 405: "method-not-allowed", 415: "unsupported-media-type"}
+
+
+def problem_response(
+    status: int, kind: str, detail: str, request_id: str, headers: dict[str, str] | None = None, **more: Any
+) -> JSONResponse:
+    """
+    Make a problem (RFC 9457).
+
+    :param status: HTTP status.
+    :param kind: what kind of problem, in words joined by `-`; it ends the URN in `type`.
+    :param detail: what went wrong this time, and what to do.
+    :param request_id: the request's id.
+    :param headers: further headers.
+    :param more: further members of the problem.
+    :returns: the response.
+    """
+    body = {
+        "type": f"urn:thresher:problem:{kind}",
+        "title": kind.replace("-", " ").capitalize(),
+        "status": status,
+        "detail": detail,
+        "request_id": request_id,
+        **more,
+    }
+    return JSONResponse(body, status, headers, media_type="application/problem+json")
+
+
+def describe(error: Exception) -> tuple[int, str, str]:
+    """
+    Say what a client is told of an error.
+
+    :param error: what a mode, a store or a queue raised.
+    :returns: status, kind of problem and detail; of an error that is not in the table, 500 and no detail of it.
+    """
+    for error_type, status, kind in _PROBLEMS:
+        if isinstance(error, error_type):
+            return status, kind, str(error) or kind.replace("-", " ")
+    return 500, "internal-error", "The request failed; the log has the reason under this request id."
+
+
+def install(app: FastAPI) -> None:
+    """
+    Answer every error of an application with a problem.
+
+    :param app: the application.
+    """
+    app.add_exception_handler(RequestValidationError, _invalid_request)  # type: ignore[arg-type]
+    app.add_exception_handler(HTTPException, _http_error)  # type: ignore[arg-type]
+    for error_type, _, _ in _PROBLEMS:
+        app.add_exception_handler(error_type, _known_error)
+
+
+async def _known_error(request: Request, error: Exception) -> JSONResponse:
+    status, kind, detail = describe(error)
+    if status >= 500:
+        logger.warning("%s: %s", kind, error, exc_info=error.__cause__)
+    retry_after = getattr(error, "retry_after", 5 if status == 503 else None)
+    headers = {"Retry-After": str(retry_after)} if retry_after is not None else None
+    return problem_response(status, kind, detail, request.state.request_id, headers)
+
+
+async def _http_error(request: Request, error: HTTPException) -> JSONResponse:
+    kind = _HTTP_KINDS.get(error.status_code, "http-error")
+    headers = dict(error.headers) if error.headers else None
+    return problem_response(error.status_code, kind, str(error.detail), request.state.request_id, headers)
+
+
+async def _invalid_request(request: Request, error: RequestValidationError) -> JSONResponse:
+    # Never `input`: it may hold what JSON can't, and is the caller's own.
+    faults = [{"field": _field(fault["loc"]), "message": _message(fault)} for fault in error.errors()]
+    detail = "; ".join(f"{fault['field']}: {fault['message']}" if fault["field"] else fault["message"] for fault in faults)
+    return problem_response(422, "invalid-request", detail, request.state.request_id, errors=faults)
+
+
+def _message(fault: dict[str, Any]) -> str:
+    if fault["type"] == "json_invalid":
+        return f"the body is not valid JSON: {fault.get('ctx', {}).get('error', 'cannot be parsed')}"
+    if fault["type"] == "model_attributes_type":
+        return "the body must be a JSON object, sent with Content-Type: application/json"
+    return str(fault["msg"]).removeprefix("Value error, ")
+
+
+def _field(place: Sequence[Any]) -> str:
+    return ".".join(str(part) for part in place if part not in ("body", "query", "path", "header"))

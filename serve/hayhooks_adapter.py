@@ -1,0 +1,94 @@
+"""Everything that touches Hayhooks, half-private parts included; pinned to 2.1.
+
+Hayhooks gives `/{mode}/run`, the OpenAI routes and `/status`. Its deploy, undeploy and draw routes run a caller's code
+or send the pipeline to an outside service, so they are taken out.
+"""
+
+import inspect
+from types import SimpleNamespace
+from typing import Any
+
+from fastapi import FastAPI, HTTPException
+
+# Read when Hayhooks is imported, so before `create_app` is.
+from hayhooks.settings import settings as hayhooks_settings
+
+hayhooks_settings.pipelines_dir = ""
+hayhooks_settings.tracing_enabled = False
+hayhooks_settings.monitoring_enabled = False
+hayhooks_settings.cors_allow_origins = []
+
+from hayhooks import BasePipelineWrapper, create_app  # noqa: E402
+from hayhooks.server.logger import RequestIdMiddleware  # noqa: E402
+from hayhooks.server.pipelines import registry as hayhooks_registry  # noqa: E402
+from hayhooks.server.routers import deploy_router, draw_router, undeploy_router  # noqa: E402
+from hayhooks.server.utils.deploy_utils import commit_prepared_pipeline  # noqa: E402
+from hayhooks.server.utils.models import PreparedPipeline  # noqa: E402
+from hayhooks.server.utils.module_loader import create_pipeline_wrapper_instance  # noqa: E402
+
+from modes.mode import Mode  # noqa: E402
+from modes.results import QueryResult  # noqa: E402
+from serve.errors import describe  # noqa: E402
+
+_CLOSED_ROUTERS = (deploy_router, undeploy_router, draw_router)
+_INPUT_TYPES: dict[str, tuple[Any, Any]] = {
+    "query": (str, inspect.Parameter.empty),
+    "tenant_id": (str, "default"),
+    "top_k": (int | None, None),
+    "model": (str | None, None),
+    "filters": (dict[str, Any] | None, None),
+}
+
+
+def create_hayhooks_app() -> FastAPI:
+    """
+    Make Hayhooks' application, closed for deployment and without its request ids.
+
+    :returns: the application; it serves no pipeline yet.
+    """
+    app = create_app()
+    app.user_middleware = [entry for entry in app.user_middleware if entry.cls is not RequestIdMiddleware]
+    app.router.routes = [
+        route for route in app.router.routes if getattr(route, "original_router", None) not in _CLOSED_ROUTERS
+    ]
+    return app
+
+
+def serve_modes(app: FastAPI, modes: list[Mode]) -> None:
+    """
+    Serve each mode at `/{mode}/run`.
+
+    :param app: the application of `create_hayhooks_app`.
+    :param modes: the modes; they replace all that Hayhooks served before in this process.
+    """
+    for name in hayhooks_registry.get_names():
+        hayhooks_registry.remove(name)
+    for mode in modes:
+        wrapper = create_pipeline_wrapper_instance(SimpleNamespace(PipelineWrapper=_wrapper_class(mode)))  # type: ignore[arg-type]
+        commit_prepared_pipeline(PreparedPipeline(mode.name, wrapper), app=app)
+
+
+def _wrapper_class(mode: Mode) -> type[BasePipelineWrapper]:
+    async def run_api_async(self: BasePipelineWrapper, **given: Any) -> QueryResult:
+        try:
+            return await mode.run_async(**given)
+        except Exception as error:
+            status, _, detail = describe(error)
+            if status == 500:
+                raise
+            raise HTTPException(status, detail) from error
+
+    # Hayhooks reads the request's fields off the signature: the mode's own inputs, no more.
+    parameters = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+        for name, (annotation, default) in _INPUT_TYPES.items()
+        if name in mode.inputs
+    ]
+    owner = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    run_api_async.__signature__ = inspect.Signature([owner, *parameters], return_annotation=QueryResult)  # type: ignore[attr-defined]
+    run_api_async.__doc__ = mode.description
+
+    def setup(self: BasePipelineWrapper) -> None:
+        self.pipeline = mode.pipeline
+
+    return type("PipelineWrapper", (BasePipelineWrapper,), {"setup": setup, "run_api_async": run_api_async})

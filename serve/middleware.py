@@ -1,0 +1,142 @@
+"""ASGI middleware around the whole application: request id, access line, body limit."""
+
+import logging
+import re
+import time
+import uuid
+from typing import Any
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serve.errors import problem_response
+from serve.telemetry import bound_request_id
+
+access_log = logging.getLogger("thresher.access")
+error_log = logging.getLogger("thresher.error")
+
+_VALID_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+class RequestIDMiddleware:
+    """
+    Gives every request an id and writes one line about it.
+
+    A valid `X-Request-ID` of the caller is kept (1 to 64 letters, digits, `.`, `_`, `-`), else 32 hex digits are made.
+    The id is at `request.state.request_id`, in every log line of the request and on every response. It has to be the
+    outermost layer: Starlette answers unhandled exceptions outside of `add_middleware`.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        """
+        Wrap an application.
+
+        :param app: the application.
+        """
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """
+        Handle one connection.
+
+        :param scope: the ASGI scope.
+        :param receive: gives the request's messages.
+        :param send: takes the response's messages.
+        """
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        inbound = Headers(scope=scope).get("x-request-id", "")
+        request_id = inbound if _VALID_ID.fullmatch(inbound) else uuid.uuid4().hex
+        scope.setdefault("state", {})["request_id"] = request_id
+        exchange = _Exchange(send, request_id)
+        begin = time.perf_counter()
+        with bound_request_id(request_id):
+            try:
+                await self.app(scope, receive, exchange.send)
+            except Exception:
+                error_log.exception("unhandled error in %s %s", scope["method"], scope["path"])
+                if exchange.status is None:
+                    response = problem_response(500, "internal-error", "The request failed.", request_id)
+                    await response(scope, receive, exchange.send)
+            finally:
+                milliseconds = (time.perf_counter() - begin) * 1000
+                access_log.info(
+                    "%s %s → %s [%.0fms]", scope["method"], scope["path"], exchange.status or "-", milliseconds
+                )
+
+
+class _Exchange:
+    """The sending half of a request, with the id put on its response."""
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send = send
+        self._request_id = request_id
+        self.status: int | None = None
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            MutableHeaders(scope=message)["x-request-id"] = self._request_id
+        await self._send(message)
+
+
+class BodyLimitMiddleware:
+    """Answers 413 to a body that is too large, at once when its length is declared, else when it has come that far."""
+
+    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+        """
+        Wrap an application.
+
+        :param app: the application.
+        :param max_bytes: largest body.
+        """
+        self.app = app
+        self.max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """
+        Handle one connection.
+
+        :param scope: the ASGI scope.
+        :param receive: gives the request's messages.
+        :param send: takes the response's messages.
+        """
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        declared = Headers(scope=scope).get("content-length", "")
+        if declared.isdigit() and int(declared) > self.max_bytes:
+            await self._refuse(scope, receive, send)
+            return
+        received = 0
+        started = False
+
+        async def limited() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self.max_bytes:
+                raise _BodyTooLargeError
+            return message
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self.app(scope, limited, watched)
+        except _BodyTooLargeError:
+            if not started:
+                await self._refuse(scope, receive, send)
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        detail = f"The body is larger than {self.max_bytes} bytes (MAX_BODY_BYTES); send it in parts."
+        state: dict[str, Any] = scope.get("state", {})
+        response = problem_response(413, "body-too-large", detail, state.get("request_id", ""))
+        await response(scope, receive, send)
+
+
+class _BodyTooLargeError(BaseException):
+    """Not an `Exception`, so that no handler in between turns it into another answer."""

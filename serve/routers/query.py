@@ -1,0 +1,57 @@
+"""`POST /query/`: every mode behind one route."""
+
+import asyncio
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from fastapi.exceptions import RequestValidationError
+
+from serve.schemas import FilledText, QueryBody, QueryResponse, TenantID, Text
+from serve.service import Service
+from serve.tenancy import CallerTenancy
+
+router = APIRouter(prefix="/query", tags=["query"])
+
+DEFAULT_MODE = "standard"
+
+
+@router.post("/", response_model=QueryResponse)
+async def query(
+    request: Request,
+    tenancy: CallerTenancy,
+    body: QueryBody | None = None,
+    q: Annotated[FilledText | None, Query(description="The question.")] = None,
+    mode: Annotated[Text | None, Query(description=f"Which mode answers; `{DEFAULT_MODE}` when left out.")] = None,
+    tenant_id: Annotated[TenantID | None, Query(description="Whose documents; `default` when left out.")] = None,
+    model: Annotated[Text | None, Query(description="Another language model, of those allowed.")] = None,
+    k: Annotated[int | None, Query(ge=1, description="Chunks to retrieve.")] = None,
+) -> QueryResponse:
+    """Answer a question from a tenant's documents, given as query parameters, as a JSON body, or as both."""
+    service: Service = request.app.state.service
+    given = {"q": q, "mode": mode, "tenant_id": tenant_id, "model": model, "k": k}
+    asked: dict[str, Any] = (body or QueryBody()).model_dump() | {n: v for n, v in given.items() if v is not None}
+    _check(asked, service)
+    async with asyncio.timeout(service.settings.request_timeout):
+        result = await service.registry[asked["mode"] or DEFAULT_MODE].run_async(
+            query=asked["q"],
+            tenant_id=tenancy.tenant(asked["tenant_id"]),
+            top_k=asked["k"],
+            model=asked["model"],
+            filters=asked["filters"],
+        )
+    return QueryResponse(**dict(result), request_id=request.state.request_id)
+
+
+def _check(asked: dict[str, Any], service: Service) -> None:
+    question, top_k = asked["q"], asked["k"]
+    if question is None:
+        raise _invalid("q", "is missing: give the question as query parameter 'q' or in a JSON body")
+    if len(question) > service.settings.max_question_chars:
+        limit = service.settings.max_question_chars
+        raise _invalid("q", f"has {len(question)} characters; at most {limit} (MAX_QUESTION_CHARS) are accepted")
+    if top_k is not None and top_k > service.settings.max_top_k:
+        raise _invalid("k", f"is {top_k}; at most {service.settings.max_top_k} (MAX_TOP_K) are accepted")
+
+
+def _invalid(field: str, message: str) -> RequestValidationError:
+    return RequestValidationError([{"type": "invalid", "loc": (field,), "msg": message}])

@@ -1,0 +1,175 @@
+"""What the service is made of, from its settings: registry, jobs, and the lock on its data."""
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from haystack import Document
+
+from components.storing import DocumentStoreError
+from registry import ModeRegistry
+from serve.jobs import JobQueue
+from serve.locking import DataDirLock
+from serve.schemas import IngestBody, Ready
+from serve.telemetry import bound_request_id
+from settings import Settings
+
+logger = logging.getLogger("thresher.service")
+
+INDEXING = "ingest"
+_CHECK_SECONDS = 3.0
+
+
+class Service:
+    """
+    The running parts behind the HTTP routes and the command line.
+
+    Making one takes the lock on `DATA_DIR`; `close` gives it back.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        """
+        Take the data directory and load every mode; models are loaded by `start`.
+
+        :param settings: the service's settings.
+        :raises DataDirInUseError: if another process has the data directory.
+        """
+        self.settings = settings
+        self.lock = DataDirLock(settings.data_dir)
+        self.lock.acquire()
+        try:
+            self.registry = ModeRegistry(settings)
+        except BaseException:
+            self.lock.release()
+            raise
+        self.jobs = JobQueue(
+            self._index,
+            data_dir=settings.data_dir,
+            workers=settings.ingest_workers,
+            batch_size=settings.ingest_batch_size,
+            max_jobs=settings.max_queued_jobs,
+            bind=_bind_job,
+        )
+        self._warming: asyncio.Task[None] | None = None
+        for fault in self.registry.faults:
+            logger.error("%s", fault)
+
+    async def start(self) -> None:
+        """Begin to work on jobs, and to load the models in the background."""
+        await self.jobs.start()
+        self._warming = asyncio.create_task(asyncio.to_thread(self._warm_up))
+
+    async def warmed_up(self) -> None:
+        """
+        Wait until the models are loaded.
+
+        :raises Exception: what loading them raised.
+        """
+        if self._warming is not None:
+            await asyncio.shield(self._warming)
+
+    async def close(self) -> None:
+        """Stop working, give everything back, and release the data directory."""
+        try:
+            await self.jobs.close()
+            if self._warming is not None:
+                await asyncio.gather(self._warming, return_exceptions=True)
+            await self.registry.resources.close_async()
+            await asyncio.to_thread(self.registry.close)
+        finally:
+            self.lock.release()
+
+    async def readiness(self) -> Ready:
+        """
+        Ask every dependency whether it can serve, all at once and no longer than a few seconds.
+
+        :returns: what is there and what is in the way.
+        """
+        chroma, jobs, llm = await asyncio.gather(
+            _state(self.registry.resources.document_stores.ping()),
+            _state(self.jobs.ping()),
+            _state(self.registry.resources.chat_models.check_async()),
+        )
+        loading = self._warming is None or not self._warming.done()
+        problems = [f"{fault.file.name}:{fault.line}: {fault.message}" for fault in self.registry.faults]
+        if INDEXING not in self.registry.indexing and not problems:
+            problems.append(f"there is no indexing pipeline '{INDEXING}'")
+        if not loading and self._warming is not None and self._warming.exception() is not None:
+            problems.append("the models could not be loaded; the log says why")
+        problems += [f"{name}: {state}" for name, state in (("chroma", chroma), ("jobs", jobs), ("llm", llm)) if state != "ok"]
+        return Ready(
+            status="degraded" if problems else "loading" if loading else "ok",
+            chroma=chroma,
+            llm={**self.registry.resources.chat_models.describe(), "status": llm},
+            embeddings=self.registry.resources.embedding_model,
+            jobs=jobs,
+            modes=list(self.registry),
+            problems=problems,
+        )
+
+    def _warm_up(self) -> None:
+        try:
+            self.registry.warm_up()
+        except Exception:
+            logger.exception("the models could not be loaded")
+            raise
+        logger.info("ready: modes %s", ", ".join(self.registry))
+
+    def _index(self, documents: list[dict[str, Any]], tenant_id: str) -> int:
+        return self.registry.indexing[INDEXING].run([as_document(data) for data in documents], tenant_id)
+
+
+def job_documents(body: IngestBody) -> list[dict[str, Any]]:
+    """
+    Name the documents of a request.
+
+    :param body: the request.
+    :returns: documents with `id`, `text`, `title` and `meta`; an id is made from the text where there is none.
+    """
+    if body.texts is not None:
+        return [{"id": _id_from(text), "text": text, "title": None, "meta": {}} for text in body.texts]
+    return [
+        {"id": document.id or _id_from(document.text), "text": document.text, "title": document.title, "meta": document.meta}
+        for document in body.documents or []
+    ]
+
+
+def as_document(data: dict[str, Any]) -> Document:
+    """
+    Make the Haystack document that the indexing pipeline takes.
+
+    :param data: `id`, `text`, `title` and `meta`.
+    :returns: the document.
+    """
+    meta = {**data["meta"], "document_id": data["id"], "title": data["title"] or ""}
+    return Document(id=data["id"], content=data["text"], meta=meta)
+
+
+def _id_from(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()[:32]
+
+
+async def _state(check: Any) -> str:
+    try:
+        await asyncio.wait_for(check, _CHECK_SECONDS)
+    except TimeoutError:
+        return "does not answer"
+    except DocumentStoreError as error:
+        return str(error)
+    except Exception as error:
+        logger.warning("readiness: %s: %s", type(error).__name__, error)
+        return "unavailable"
+    return "ok"
+
+
+@contextmanager
+def _bind_job(request_id: str, job_id: str) -> Iterator[None]:
+    with bound_request_id(request_id or None):
+        logger.info("job %s", job_id)
+        yield
+
+
+__all__ = ["INDEXING", "Service", "as_document", "job_documents"]

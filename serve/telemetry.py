@@ -1,0 +1,107 @@
+"""Logging: one form for every line, ours and the libraries', with the id of the request being worked on."""
+
+import logging
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import loguru
+
+_request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def current_request_id() -> str | None:
+    """
+    Tell which request is being worked on.
+
+    :returns: its id, or None outside a request.
+    """
+    return _request_id.get()
+
+
+@contextmanager
+def bound_request_id(request_id: str | None) -> Iterator[None]:
+    """
+    Put a request's id on every line logged inside the `with` block.
+
+    :param request_id: the id; None for none.
+    """
+    token = _request_id.set(request_id)
+    try:
+        yield
+    finally:
+        _request_id.reset(token)
+
+
+class RequestIDFormatter(logging.Formatter):
+    """`time level logger - message rid=…`; control characters in a message are shown escaped."""
+
+    def __init__(self) -> None:
+        """Set the form."""
+        super().__init__("%(asctime)s %(levelname)-8s %(name)s - %(message)s", "%Y-%m-%dT%H:%M:%S")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        """
+        Make the line, without the traceback.
+
+        :param record: the record.
+        :returns: the line.
+        """
+        line = _CONTROL.sub(lambda match: repr(match.group())[1:-1], super().formatMessage(record))
+        request_id = getattr(record, "request_id", None)
+        return f"{line} rid={request_id}" if request_id else line
+
+
+def _remember_request_id(record: logging.LogRecord) -> bool:
+    # When the record is made, not when it is written: a handler may write from another thread.
+    record.request_id = _request_id.get()
+    return True
+
+
+def _forward_loguru(message: "loguru.Message") -> None:
+    record = message.record
+    logger = logging.getLogger(record["name"] or "hayhooks")
+    if logger.isEnabledFor(record["level"].no):
+        exception = record["exception"]
+        logger.handle(
+            logger.makeRecord(
+                logger.name,
+                record["level"].no,
+                record["file"].path,
+                record["line"],
+                record["message"],
+                (),
+                (exception.type, exception.value, exception.traceback) if exception and exception.type else None,  # type: ignore[arg-type]
+            )
+        )
+
+
+def configure_logging(level: str) -> None:
+    """
+    Send every library's log lines to standard error in one form.
+
+    Call it after Hayhooks was imported: Hayhooks takes over the loggers of uvicorn and FastAPI.
+
+    :param level: least severe level that is shown.
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(RequestIDFormatter())
+    handler.addFilter(_remember_request_id)
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level)
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "fastapi"):
+        taken_over = logging.getLogger(name)
+        taken_over.handlers = []
+        taken_over.propagate = True
+        taken_over.setLevel(logging.NOTSET)
+    # These write a line for each request that they send.
+    for name in ("httpx", "httpcore", "chromadb"):
+        logging.getLogger(name).setLevel(max(logging.getLevelName(level), logging.WARNING))
+    loguru.logger.remove()
+    loguru.logger.add(_forward_loguru, level=level, format="{message}")
+    # Hayhooks logs each run with its parameters, which are the user's question.
+    loguru.logger.disable("hayhooks.server.utils.deploy_utils")
