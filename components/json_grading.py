@@ -8,8 +8,9 @@ from typing import Any, Literal
 from haystack import Document, component
 from haystack.dataclasses import ChatMessage
 
-from components.grading import Thresholds
-from components.llm_grading import ModelGrader, passage_text
+from components.asking import ConcurrentCalls
+from components.grading import Thresholds, grade_documents
+from components.llm_grading import ModelThresholds, passage_text
 
 SYSTEM = "You judge how well passages answer a question. Reply with JSON only."
 ONE_PROMPT = (
@@ -25,7 +26,7 @@ SCORE = {"type": "number", "minimum": 0, "maximum": 1}
 
 
 @component
-class JsonScoreGrader(ModelGrader):
+class JsonScoreGrader:
     """
     Asks a language model to write a score from 0 to 1 for each document.
 
@@ -62,12 +63,21 @@ class JsonScoreGrader(ModelGrader):
         """
         if mode not in ("concurrent", "one_call"):
             raise ValueError(f"mode is 'concurrent' or 'one_call', got {mode!r}")
+        self.chat_generator = chat_generator
         self.mode = mode
         self.correct_threshold = correct_threshold
         self.ambiguous_threshold = ambiguous_threshold
         self.thresholds_by_model = thresholds_by_model or {}
-        thresholds = Thresholds(correct_threshold, ambiguous_threshold)
-        super().__init__(chat_generator, thresholds, self.thresholds_by_model, concurrency)
+        self.concurrency = concurrency
+        self._thresholds = ModelThresholds(
+            Thresholds(correct_threshold, ambiguous_threshold), self.thresholds_by_model
+        )
+        self._calls = ConcurrentCalls(chat_generator, concurrency)
+
+    def warm_up(self) -> None:
+        """Loads the chat generator."""
+        if hasattr(self.chat_generator, "warm_up"):
+            self.chat_generator.warm_up()
 
     @component.output_types(documents=list[Document], grades=list[dict[str, Any]])
     def run(self, query: str, documents: list[Document], model: str | None = None) -> dict[str, Any]:
@@ -79,9 +89,9 @@ class JsonScoreGrader(ModelGrader):
         :param model: The language model to ask, when not the generator's own.
         :returns: `documents` that are not INCORRECT, in their order; `grades`, one for each document given.
         """
-        prompts, options = self._calls(query, documents, model)
-        replies = self.ask(prompts, options)
-        return self.graded(documents, self._scores(replies, len(documents)), model, replies)
+        prompts, options = self._prompts(query, documents, model)
+        replies = self._calls.run(prompts, options)
+        return self._grades(documents, replies, model)
 
     @component.output_types(documents=list[Document], grades=list[dict[str, Any]])
     async def run_async(
@@ -95,11 +105,11 @@ class JsonScoreGrader(ModelGrader):
         :param model: The language model to ask, when not the generator's own.
         :returns: As `run`.
         """
-        prompts, options = self._calls(query, documents, model)
-        replies = await self.ask_async(prompts, options)
-        return self.graded(documents, self._scores(replies, len(documents)), model, replies)
+        prompts, options = self._prompts(query, documents, model)
+        replies = await self._calls.run_async(prompts, options)
+        return self._grades(documents, replies, model)
 
-    def _calls(
+    def _prompts(
         self, query: str, documents: list[Document], model: str | None
     ) -> tuple[list[list[ChatMessage]], dict[str, Any]]:
         if not documents:
@@ -120,6 +130,12 @@ class JsonScoreGrader(ModelGrader):
         }
         prompts = [[ChatMessage.from_system(SYSTEM), ChatMessage.from_user(text)] for text in texts]
         return prompts, options | ({"model": model} if model else {})
+
+    def _grades(
+        self, documents: list[Document], replies: list[ChatMessage | None], model: str | None
+    ) -> dict[str, Any]:
+        scores = self._scores(replies, len(documents))
+        return grade_documents(documents, scores, self._thresholds.of(model, replies))
 
     def _scores(self, replies: list[ChatMessage | None], count: int) -> list[float | None]:
         if self.mode == "one_call" and replies:

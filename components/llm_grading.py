@@ -1,16 +1,14 @@
 """Graders that ask a language model about each document."""
 
-import asyncio
 import math
 import re
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from haystack import Document, component
 from haystack.dataclasses import ChatMessage
 
-from components.extracting import LanguageModelNeededError
+from components.asking import ConcurrentCalls
 from components.grading import Thresholds, grade_documents
 
 YES_NO_SYSTEM = "You judge whether a passage answers a question. Reply with yes or no, nothing else."
@@ -26,104 +24,40 @@ MODEL_THRESHOLDS = {
 }
 
 
-class ModelGrader:
-    """What graders that ask a model share: concurrent calls, and thresholds that belong to the model."""
+class ModelThresholds:
+    """Thresholds that belong to the model which gave the scores."""
 
-    def __init__(
-        self,
-        chat_generator: Any,
-        thresholds: Thresholds,
-        thresholds_by_model: dict[str, dict[str, float]],
-        concurrency: int,
-    ) -> None:
-        self.chat_generator = chat_generator
-        self.concurrency = concurrency
-        self._thresholds = thresholds
-        self._by_model = {
-            name.lower().replace(":", "-"): Thresholds(**values)
-            for name, values in thresholds_by_model.items()
-        }
-
-    def warm_up(self) -> None:
-        """Loads the chat generator."""
-        if hasattr(self.chat_generator, "warm_up"):
-            self.chat_generator.warm_up()
-
-    def ask(self, prompts: Sequence[list[ChatMessage]], options: dict[str, Any]) -> list[ChatMessage | None]:
+    def __init__(self, default: Thresholds, by_model: dict[str, dict[str, float]]) -> None:
         """
-        Sends prompts at the same time, at most `concurrency` of them.
+        Checks and stores the parameters.
 
-        :param prompts: The messages of each call.
-        :param options: The `generation_kwargs` of each call.
-        :returns: The first reply of each call; None where there was none.
+        :param default: For a model that is not listed.
+        :param by_model: Part of a model's name → `correct` and `ambiguous`.
+        :raises ValueError: If thresholds are not in order between 0 and 1.
         """
-        if not prompts:
-            return []
-        with ThreadPoolExecutor(min(self.concurrency, len(prompts)), thread_name_prefix="grade") as pool:
-            return list(pool.map(lambda prompt: self._reply(prompt, options), prompts))
+        self._default = default
+        self._by_model = {_plain(part): Thresholds(**values) for part, values in by_model.items()}
 
-    async def ask_async(
-        self, prompts: Sequence[list[ChatMessage]], options: dict[str, Any]
-    ) -> list[ChatMessage | None]:
+    def of(self, model: str | None, replies: Sequence[ChatMessage | None]) -> Thresholds:
         """
-        Does what `ask` does on the event loop. If one call fails, the others are cancelled.
+        Finds the thresholds that hold.
 
-        :param prompts: The messages of each call.
-        :param options: The `generation_kwargs` of each call.
-        :returns: As `ask`.
+        :param model: The model that the request names, if it does.
+        :param replies: The replies; without `model`, they tell who gave them.
+        :returns: The thresholds.
         """
-        slots = asyncio.Semaphore(self.concurrency)
+        replied = next((reply.meta.get("model") for reply in replies if reply), None)
+        name = _plain(model or str(replied))
+        return next((found for part, found in self._by_model.items() if part in name), self._default)
 
-        async def ask(prompt: list[ChatMessage]) -> ChatMessage | None:
-            async with slots:
-                return await self._reply_async(prompt, options)
 
-        calls = [asyncio.create_task(ask(prompt)) for prompt in prompts]
-        try:
-            return await asyncio.gather(*calls)
-        finally:
-            for call in calls:
-                call.cancel()
-
-    def _reply(self, prompt: list[ChatMessage], options: dict[str, Any]) -> ChatMessage | None:
-        try:
-            return _first(self.chat_generator.run(prompt, generation_kwargs=options))
-        except LanguageModelNeededError:
-            return None
-
-    async def _reply_async(self, prompt: list[ChatMessage], options: dict[str, Any]) -> ChatMessage | None:
-        try:
-            return _first(await self.chat_generator.run_async(prompt, generation_kwargs=options))
-        except LanguageModelNeededError:
-            return None
-
-    def _thresholds_for(self, model: str | None, replies: Sequence[ChatMessage | None]) -> Thresholds:
-        answered = next((reply.meta.get("model") for reply in replies if reply), None)
-        # Ollama writes "qwen2.5-coder:1.5b" what a file calls "qwen2.5-coder-1.5b-instruct".
-        name = str(model or answered or "").lower().replace(":", "-")
-        return next((found for key, found in self._by_model.items() if key in name), self._thresholds)
-
-    def graded(
-        self,
-        documents: list[Document],
-        scores: Sequence[float | None],
-        model: str | None,
-        replies: Sequence[ChatMessage | None],
-    ) -> dict[str, Any]:
-        """
-        Labels the documents by the thresholds of the model that was asked.
-
-        :param documents: The documents.
-        :param scores: A score for each; None where a reply could not be read.
-        :param model: The model of this request, if it named one.
-        :param replies: The replies, which also tell the model.
-        :returns: As `grade_documents`.
-        """
-        return grade_documents(documents, scores, self._thresholds_for(model, replies))
+def _plain(model: str) -> str:
+    # Ollama writes "qwen2.5-coder:1.5b" what a file calls "qwen2.5-coder-1.5b-instruct".
+    return model.lower().replace(":", "-")
 
 
 @component
-class LogprobGrader(ModelGrader):
+class LogprobGrader:
     """
     Asks a language model whether a document holds the answer and reads how sure it is of "yes".
 
@@ -156,15 +90,20 @@ class LogprobGrader(ModelGrader):
         :param concurrency: How many documents of one question are asked about at the same time.
         :raises ValueError: If thresholds are not in order between 0 and 1.
         """
+        self.chat_generator = chat_generator
         self.correct_threshold = correct_threshold
         self.ambiguous_threshold = ambiguous_threshold
         self.thresholds_by_model = MODEL_THRESHOLDS if thresholds_by_model is None else thresholds_by_model
-        super().__init__(
-            chat_generator,
-            Thresholds(correct_threshold, ambiguous_threshold),
-            self.thresholds_by_model,
-            concurrency,
+        self.concurrency = concurrency
+        self._thresholds = ModelThresholds(
+            Thresholds(correct_threshold, ambiguous_threshold), self.thresholds_by_model
         )
+        self._calls = ConcurrentCalls(chat_generator, concurrency)
+
+    def warm_up(self) -> None:
+        """Loads the chat generator."""
+        if hasattr(self.chat_generator, "warm_up"):
+            self.chat_generator.warm_up()
 
     @component.output_types(documents=list[Document], grades=list[dict[str, Any]])
     def run(self, query: str, documents: list[Document], model: str | None = None) -> dict[str, Any]:
@@ -176,8 +115,8 @@ class LogprobGrader(ModelGrader):
         :param model: The language model to ask, when not the generator's own.
         :returns: `documents` that are not INCORRECT, in their order; `grades`, one for each document given.
         """
-        replies = self.ask(_yes_no_prompts(query, documents), _yes_no_options(model))
-        return self.graded(documents, [yes_probability(reply) for reply in replies], model, replies)
+        replies = self._calls.run(_yes_no_prompts(query, documents), _yes_no_options(model))
+        return self._grades(documents, replies, model)
 
     @component.output_types(documents=list[Document], grades=list[dict[str, Any]])
     async def run_async(
@@ -191,8 +130,14 @@ class LogprobGrader(ModelGrader):
         :param model: The language model to ask, when not the generator's own.
         :returns: As `run`.
         """
-        replies = await self.ask_async(_yes_no_prompts(query, documents), _yes_no_options(model))
-        return self.graded(documents, [yes_probability(reply) for reply in replies], model, replies)
+        replies = await self._calls.run_async(_yes_no_prompts(query, documents), _yes_no_options(model))
+        return self._grades(documents, replies, model)
+
+    def _grades(
+        self, documents: list[Document], replies: Sequence[ChatMessage | None], model: str | None
+    ) -> dict[str, Any]:
+        scores = [yes_probability(reply) for reply in replies]
+        return grade_documents(documents, scores, self._thresholds.of(model, replies))
 
 
 def _yes_no_prompts(query: str, documents: list[Document]) -> list[list[ChatMessage]]:
@@ -245,7 +190,3 @@ def passage_text(document: Document) -> str:
     """
     title = document.meta.get("title") or ""
     return f"{title}\n{document.content or ''}".strip()
-
-
-def _first(result: dict[str, Any]) -> ChatMessage | None:
-    return next(iter(result.get("replies") or []), None)
