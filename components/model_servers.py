@@ -204,8 +204,10 @@ class ModelServer(ABC):
         return GenerationTimeoutError(f"{model} had no reply ready after {self.timeout:g} s")
 
     def _look_for(self, model: str, response: httpx.Response) -> None:
-        names = self.names(response.raise_for_status().json())
-        if model not in names:
+        if response.is_error:
+            raise ModelUnavailableError(f"{self.title} at {self.address} answers {response.status_code}")
+        names = self.names(response.json())
+        if model not in names and f"{model}:latest" not in names:
             raise self.missing(model, names)
 
     @contextmanager

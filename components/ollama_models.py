@@ -59,9 +59,8 @@ class OllamaModels(ModelServer):
         return options
 
     def names(self, body: Any) -> set[str]:
-        """:returns: The names; a `:latest` one also without it."""
-        names = {entry["name"] for entry in body["models"]}
-        return names | {name.removesuffix(":latest") for name in names}
+        """:returns: The names, each with its tag."""
+        return {entry["name"] for entry in body["models"]}
 
     def plain(self, model: str, reply: ChatMessage) -> ChatMessage:
         """:returns: The reply with plain meta data."""
