@@ -455,12 +455,13 @@ def work(documents, tenant_id):
     for document in documents:
         if mode == "deadly" and (tenant_id, document["id"]) == ("two", "d5"):
             os._exit(9)
-        time.sleep(0.01)
+        # Slower than the deadly document, so that a bystander gets nothing done while that one is tried.
+        time.sleep(0.15 if mode == "deadly" and tenant_id != "two" else 0.01)
         os.write(log, f"{tenant_id} {document['id']}\\n".encode())
     return len(documents)
 
 async def main():
-    queue = JobQueue(work, data_dir=data_dir, workers=2, batch_size=4)
+    queue = JobQueue(work, data_dir=data_dir, workers=3, batch_size=4)
     await queue.start()
     documents = [{"id": f"d{n}", "text": "-", "title": None, "meta": {}} for n in range(int(sys.argv[4]))]
     if documents:
@@ -531,7 +532,7 @@ def test_kill_loses_nothing(tmp_path: Path) -> None:
     with_queue(scenario, tmp_path, log_effect, batch_size=4)
     seen = effects(tmp_path)
     assert set(seen) == {f"{tenant} d{n}" for tenant in ("one", "two", "three") for n in range(per_job)}
-    workers, batch_size = 2, 4
+    workers, batch_size = 3, 4
     assert sum(seen.values()) - len(seen) <= kills * workers * batch_size
     assert spooled(tmp_path) == (3, 0)
 
