@@ -14,6 +14,7 @@ from components.embedding import OnnxDocumentEmbedder, OnnxEmbeddingModel, OnnxT
 from components.generating import ModelChatGenerator
 from components.model_files import DEFAULT_LLM, SMALL_LLM, TOKENIZER
 from components.storing import TenantDocumentStores
+from components.terms import TermWeights
 from components.weights import WeightStore
 from settings import Settings
 
@@ -51,7 +52,8 @@ class Resources:
         Give the shared objects by the name of the `__init__` parameter that takes them.
 
         :returns: `chat_generator`, `chat_models`, `text_embedder`, `document_embedder`, `document_stores`,
-            `tokenizer_path`, `max_context_chars` and `default_top_k`.
+            `embedding_model` (None when embeddings are made elsewhere), `term_weights`, `max_context_chars` and
+            `default_top_k`.
         """
         return {
             "chat_generator": self.chat_generator,
@@ -59,7 +61,8 @@ class Resources:
             "text_embedder": self.text_embedder,
             "document_embedder": self.document_embedder,
             "document_stores": self.document_stores,
-            "tokenizer_path": self.tokenizer_path,
+            "embedding_model": self.embedding_model,
+            "term_weights": self.term_weights,
             "max_context_chars": self.max_context_chars,
             "default_top_k": self.settings.top_k,
         }
@@ -73,20 +76,25 @@ class Resources:
             host=settings.chroma_host,
             port=settings.chroma_port,
             prefix=settings.collection_prefix,
-            embedding_model=self.embedding_model,
+            embedding_model=self.embedding_name,
             timeout=settings.chroma_timeout,
         )
 
     @property
-    def tokenizer_path(self) -> Path:
-        """Where MiniLM's tokenizer is; graders read its vocabulary too."""
-        return self.weights.path(TOKENIZER)
-
-    @property
-    def embedding_model(self) -> str:
+    def embedding_name(self) -> str:
         """Name of the embedding model, kept with each collection."""
         provider = self.settings.embedding_provider
         return self._onnx_model.name if provider == "embedded" else f"{provider}:{self.settings.embedding_model}"
+
+    @property
+    def embedding_model(self) -> OnnxEmbeddingModel | None:
+        """The built-in embedding model, for components that embed sentences; None when another one is set."""
+        return self._onnx_model if self.settings.embedding_provider == "embedded" else None
+
+    @cached_property
+    def term_weights(self) -> TermWeights:
+        """How telling each word is, from the tokenizer's vocabulary."""
+        return TermWeights(self.weights.path(TOKENIZER))
 
     @cached_property
     def text_embedder(self) -> Any:
@@ -195,7 +203,7 @@ class Resources:
 
     @cached_property
     def _onnx_model(self) -> OnnxEmbeddingModel:
-        return OnnxEmbeddingModel(self.tokenizer_path, threads=self.settings.embedding_threads)
+        return OnnxEmbeddingModel(self.weights.path(TOKENIZER), threads=self.settings.embedding_threads)
 
     @property
     def _openai_key(self) -> Secret:

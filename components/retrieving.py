@@ -24,18 +24,23 @@ class TenantRetriever:
     """
 
     def __init__(
-        self, document_stores: TenantDocumentStores, text_embedder: TextEmbedder, top_k: int | None = None
+        self,
+        document_stores: TenantDocumentStores,
+        text_embedder: TextEmbedder,
+        top_k: int | None = None,
+        default_top_k: int = 5,
     ) -> None:
         """
         Create a retriever.
 
         :param document_stores: every tenant's store.
         :param text_embedder: embeds the query with the model that embedded the documents.
-        :param top_k: chunks to retrieve when a run does not say; the service's `TOP_K` when not given here.
+        :param top_k: chunks to retrieve when a run does not say.
+        :param default_top_k: the service's number, which counts when `top_k` is not given.
         """
         self.document_stores = document_stores
         self.text_embedder = text_embedder
-        self.top_k = top_k if top_k is not None else 5
+        self.top_k = top_k or default_top_k
 
     def warm_up(self) -> None:
         """Load the embedding model."""

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from haystack import Pipeline, SuperComponent, component
+from haystack import Pipeline, SuperComponent, component, default_from_dict, default_to_dict
 
 from components.events import emit
 
@@ -45,11 +45,31 @@ class PipelineStage(SuperComponent):
         stage = load_stage(file)
         self.file = file
         self.name = file.rsplit("/", 1)[-1].removesuffix(".yml")
-        super().__init__(
+        # `@component` makes the class anew, so `super()` without arguments would look for the old one.
+        SuperComponent.__init__(
+            self,
             pipeline=stage.pipeline,
             input_mapping=stage.inputs,
             output_mapping={socket: name for name, socket in stage.outputs.items()},
         )
+
+    def to_dict(self) -> dict[str, Any]:
+        """
+        Serialize to what stands in YAML.
+
+        :returns: the type and `file`.
+        """
+        return default_to_dict(self, file=self.file)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "PipelineStage":
+        """
+        Make the stage from what stands in YAML.
+
+        :param data: the type and `file`.
+        :returns: the stage.
+        """
+        return default_from_dict(cls, data)
 
     def run(self, **kwargs: Any) -> dict[str, Any]:
         """
@@ -59,13 +79,13 @@ class PipelineStage(SuperComponent):
         :returns: the outputs that the file declares.
         """
         begin = time.perf_counter()
-        outputs = super().run(**kwargs)
+        outputs = SuperComponent.run(self, **kwargs)
         emit("stage", name=self.name, seconds=time.perf_counter() - begin)
         return outputs
 
     async def run_async(self, **kwargs: Any) -> dict[str, Any]:
         """Run the stage; see `run`."""
         begin = time.perf_counter()
-        outputs = await super().run_async(**kwargs)
+        outputs = await SuperComponent.run_async(self, **kwargs)
         emit("stage", name=self.name, seconds=time.perf_counter() - begin)
         return outputs

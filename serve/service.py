@@ -104,7 +104,7 @@ class Service:
             status="degraded" if problems else "loading" if loading else "ok",
             chroma=chroma,
             llm={**self.registry.resources.chat_models.describe(), "status": llm},
-            embeddings=self.registry.resources.embedding_model,
+            embeddings=self.registry.resources.embedding_name,
             jobs=jobs,
             modes=list(self.registry),
             problems=problems,

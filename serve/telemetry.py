@@ -98,8 +98,8 @@ def configure_logging(level: str) -> None:
         taken_over.handlers = []
         taken_over.propagate = True
         taken_over.setLevel(logging.NOTSET)
-    # These write a line for each request that they send.
-    for name in ("httpx", "httpcore", "chromadb"):
+    # These write a line for each request that they send, or each component that they run.
+    for name in ("httpx", "httpcore", "chromadb", "haystack"):
         logging.getLogger(name).setLevel(max(logging.getLevelName(level), logging.WARNING))
     loguru.logger.remove()
     loguru.logger.add(_forward_loguru, level=level, format="{message}")
