@@ -6,6 +6,7 @@ from typing import Any
 from haystack import Document, component
 from haystack.dataclasses import ChatMessage
 
+from components.refusing import is_refusal
 from components.supporting import Sources
 
 CANNOT_ANSWER = "The documents do not hold the answer to this question."
@@ -16,16 +17,6 @@ _MARKER = re.compile(rf"\[({_NUMBERS})\](?!\()|【({_NUMBERS})[^】\d]*】")
 _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`", re.S)
 _RANGE = re.compile(r"(\d+)\s*[-–]\s*\^?(\d+)|(\d+)")
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=\S)|\n+")
-_REFUSAL = re.compile(
-    r"\b(?:(?:is|are|was|were)\s+not|does\s+not|do\s+not|did\s+not|doesn't|don't|isn't|aren't|no|not)\b[^.]{0,60}"
-    r"\b(?:mention|provide|contain|state|specif|information|include|hold|found|given|answer|discuss|passage|context)"
-    r"|\b(?:cannot|can't|can not|unable to)\s+(?:be\s+)?(?:answer|determine|find|provide)"
-    r"|^\W*(?:unknown|n/?a|none|no answer|i don't know|i do not know)\W*$",
-    re.IGNORECASE,
-)
-_ABOUT_SOURCES = re.compile(
-    r"\b(?:passages?|context|documents?|texts?|information|source|question)\b", re.IGNORECASE
-)
 
 # A citation moves to a chunk that fits the claim by so much better: a small model names the wrong passage for
 # one answer in four, though it took the words from the right one.
@@ -34,20 +25,6 @@ _CLEARLY_BETTER = 0.1
 _ADDS = 0.2
 # An answer counts as supported when a chunk holds this share of what it says.
 _SUPPORTED = 0.5
-
-
-def is_refusal(text: str) -> bool:
-    """
-    Tell whether a reply says that the documents do not hold the answer.
-
-    :param text: The reply without its citation marks.
-    :returns: True for "The passages do not mention ...", "unknown" and the like.
-    """
-    first = _SENTENCE_END.split(text.strip(), maxsplit=1)[0]
-    match = _REFUSAL.search(first)
-    if match is None:
-        return False
-    return len(first) < 40 or _ABOUT_SOURCES.search(first) is not None
 
 
 class CitedText:
@@ -90,6 +67,11 @@ class CitedText:
             return False
         goes_on = re.match(r"\s*=[^=]|\[[^\W\d]|\.\w|\(", reply[match.end() :])
         return goes_on is not None or match[0] == "[0]" or self.sources.holds(name[0] + match[0])
+
+    @property
+    def refused(self) -> bool:
+        """Whether there is no answer. What a chunk says is one, even 'the documents do not hold it'."""
+        return not self.bare or (is_refusal(self.bare) and not self.sources.says(self.bare))
 
     def cite(self, numbers: list[int], claim: str) -> list[int]:
         """
@@ -228,7 +210,7 @@ class CitedAnswerBuilder:
         meta = reply.meta if reply else {}
         told: dict[str, Any] = {"usage": dict(meta.get("usage") or {}), "model": str(meta.get("model") or "")}
         cited = CitedText((reply.text if reply else None) or "", Sources(query, documents))
-        if not documents or not cited.bare or is_refusal(cited.bare):
+        if not documents or cited.refused:
             return {**no_answer(), "removed_citations": cited.removed, **told}
         support = cited.attribute()
         return {

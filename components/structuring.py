@@ -10,7 +10,7 @@ from haystack.components.generators.chat.types import ChatGenerator
 from haystack.dataclasses import ChatMessage
 from jsonschema import Draft202012Validator
 
-from components.citing import CANNOT_ANSWER, CitedText, is_refusal, no_answer
+from components.citing import CANNOT_ANSWER, CitedText, no_answer
 from components.confidence import answer_probability
 from components.supporting import Sources
 from components.validating import InvalidReplyError, checked_data, checked_reply, checked_schema
@@ -316,7 +316,7 @@ def _resolved(data: dict[str, Any], reply: ChatMessage, sources: Sources) -> dic
     cited = CitedText(answer if isinstance(answer, str) else "\n".join(_strings(data)), sources)
     cited.cite(_numbers(data), cited.bare)
     told = {"reasoning": str(data.get("reasoning") or ""), "removed_citations": cited.removed}
-    if data.get("cannot_answer") is True or not cited.bare or is_refusal(cited.bare):
+    if data.get("cannot_answer") is True or cited.refused:
         return {"answer": CANNOT_ANSWER, "citations": [], "cannot_answer": True, "confidence": 0.0, **told}
     probability = answer_probability(reply, answer) if isinstance(answer, str) else None
     support = cited.attribute()

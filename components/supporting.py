@@ -141,6 +141,16 @@ class Sources:
         """
         return any(text in (document.content or "") for document in self.documents)
 
+    def says(self, claim: str) -> bool:
+        """
+        Tell whether any chunk has a statement word by word, whatever the case and punctuation.
+
+        :param claim: The statement.
+        :returns: True if one has it.
+        """
+        wanted = self._claim(claim).folded
+        return bool(wanted.strip()) and any(wanted in chunk.folded for chunk in self._chunks)
+
     def support(self, claim: str, index: int) -> float:
         """
         Measure how far a chunk supports a statement.

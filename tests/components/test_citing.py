@@ -127,6 +127,11 @@ def test_a_wrong_mark_is_moved_to_the_chunk_that_holds_the_claim():
         "unknown",
         "I cannot answer this question from the context.",
         "There is no information about this in the documents.",
+        "No information available.",
+        "Sorry, but the provided context doesn't specify when it was built.",
+        "The colour is not in the context.",
+        "It cannot be determined from the given passages.",
+        "I don't know.",
         "",
         "   ",
         "[1]",
@@ -145,6 +150,11 @@ def test_refusals_and_empty_replies_become_the_fixed_sentence(reply):
         "It is not known who built the tower, but it is 90 m tall.",
         "No, it is 90 m tall.",
         "There is no lift.",
+        "The law does not mention foreigners.",
+        "The treaty did not include information sharing.",
+        "No information was lost.",
+        "None of the towers is taller.",
+        "Unknown Pleasures.",
     ],
 )
 def test_answers_with_a_negation_are_no_refusals(reply):
@@ -189,3 +199,11 @@ def test_yes_stands_on_what_holds_the_question():
     assert result["supported"]
     assert result["citations"][0]["quote"] == "It is made of iron."
     assert not build("Yes.", "Is the lighthouse painted blue?")["supported"]
+
+
+def test_a_refusal_that_a_document_quotes_is_an_answer():
+    """Documents may say what a program answers when documents hold nothing; that is their content."""
+    documents = [Document(content="It then says: The documents do not hold the answer to this question.")]
+    result = build("The documents do not hold the answer to this question.", "What does it say?", documents)
+    assert not result["cannot_answer"]
+    assert result["citations"]
