@@ -71,6 +71,16 @@ def unmark(path: Path) -> None:
     _marker(path).unlink(missing_ok=True)
 
 
+def has_papers(path: Path) -> bool:
+    """
+    Whether the note about a model file lies beside it.
+
+    :param path: The model file.
+    :returns: True if it does.
+    """
+    return _notice(path).is_file()
+
+
 def write_papers(file: ModelFile, path: Path, origin: str) -> None:
     """
     Put the licence of a model file beside it, and a note that says whose it is and how it came here.
@@ -80,12 +90,19 @@ def write_papers(file: ModelFile, path: Path, origin: str) -> None:
     :param origin: Where the bytes came from, in words.
     """
     licence = f"{file.licence}.txt"
-    shutil.copyfile(LICENCES / licence, path.with_name(f"LICENSE-{licence}"))
-    path.with_name(f"{path.name}.NOTICE").write_text(
-        f"{path.name}\n{file.copyright}\n"
-        f"Licensed under {file.licence}; the text is in LICENSE-{licence} beside this file.\n\n"
-        f"Published at {file.upstream}\nSHA-256 {file.sha256}, checked\nBytes from {origin}\nUnchanged.\n"
-    )
+    try:
+        shutil.copyfile(LICENCES / licence, path.with_name(f"LICENSE-{licence}"))
+        _notice(path).write_text(
+            f"{path.name}\n{file.copyright}\n"
+            f"Licensed under {file.licence}; the text is in LICENSE-{licence} beside this file.\n\n"
+            f"Published at {file.upstream}\nSHA-256 {file.sha256}, checked\nBytes from {origin}\nUnchanged.\n"
+        )
+    except OSError as error:  # Whoever made the folder read-only answers for its papers.
+        logger.debug("No licence beside {path}: {error}", path=path, error=error)
+
+
+def _notice(path: Path) -> Path:
+    return path.with_name(f"{path.name}.NOTICE")
 
 
 def _marker(path: Path) -> Path:

@@ -30,7 +30,14 @@ from components.model_files import (
     UnknownModelError,
     WeightsError,
 )
-from components.provenance import is_marked_verified, mark_verified, sha256_of, unmark, write_papers
+from components.provenance import (
+    has_papers,
+    is_marked_verified,
+    mark_verified,
+    sha256_of,
+    unmark,
+    write_papers,
+)
 
 __all__ = [
     "CATALOGUE",
@@ -168,6 +175,8 @@ class WeightStore:
                 f"replace it with: thresher models fetch {name}"
             )
         mark_verified(file, path, mtime_ns)
+        if not has_papers(path):
+            write_papers(file, path, "a file found here, which has the right SHA-256")
         return path
 
     def verified(self, name: str) -> Path:
@@ -229,7 +238,6 @@ class WeightStore:
             except HashMismatchError:
                 say(f"{path} has not the SHA-256 of {file.name}; fetching it anew")
             else:
-                write_papers(file, path, "a file found here, which has the right SHA-256")
                 return
         if size_of(partial) > file.size:
             partial.unlink()

@@ -333,8 +333,9 @@ def test_two_processes_fetch_once(tmp_path: Path) -> None:
 def test_file_put_there_by_hand_is_checked_and_kept(tmp_path: Path) -> None:
     """A right file is recognised without any download."""
     store = store_in(tmp_path)
-    put_right_file(store)
+    path = put_right_file(store)
     assert store.status("tiny").state == "verified"
+    assert (path.parent / "tiny.gguf.NOTICE").is_file()
 
 
 def test_damaged_file_is_fetched_anew(tmp_path: Path, registry: Path) -> None:
