@@ -53,7 +53,7 @@ def serve(
         configure_logging(settings.log_level)
         service = Service(settings)
         url = server.url_of(bound)
-        err.print(f"Thresher on [bold]{url}[/] — API: {url}/docs — data: {escape(str(settings.data_dir))}")
+        err.print(f"Thresher on [bold]{url}[/] — API: {url}/docs — data: {escape(str(settings.data_dir))}", soft_wrap=True)
         server.run(build_app(service), bound, service.lock)
 
 

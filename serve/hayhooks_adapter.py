@@ -15,6 +15,7 @@ from hayhooks.settings import settings as hayhooks_settings
 
 hayhooks_settings.pipelines_dir = ""
 hayhooks_settings.tracing_enabled = False
+hayhooks_settings.tracing_include_haystack_spans = False
 hayhooks_settings.monitoring_enabled = False
 hayhooks_settings.cors_allow_origins = []
 
@@ -29,6 +30,7 @@ from hayhooks.server.utils.module_loader import create_pipeline_wrapper_instance
 from modes.mode import Mode  # noqa: E402
 from modes.results import QueryResult  # noqa: E402
 from serve.errors import describe  # noqa: E402
+from serve.telemetry import give_back_loggers  # noqa: E402
 
 _CLOSED_ROUTERS = (deploy_router, undeploy_router, draw_router)
 _INPUT_TYPES: dict[str, tuple[Any, Any]] = {
@@ -44,9 +46,10 @@ def create_hayhooks_app() -> FastAPI:
     """
     Make Hayhooks' application, closed for deployment and without its request ids.
 
-    :returns: the application; it serves no pipeline yet.
+    :returns: the application; it serves no pipeline yet. The loggers that Hayhooks takes over are given back.
     """
     app = create_app()
+    give_back_loggers()
     app.user_middleware = [entry for entry in app.user_middleware if entry.cls is not RequestIdMiddleware]
     app.router.routes = [
         route for route in app.router.routes if getattr(route, "original_router", None) not in _CLOSED_ROUTERS

@@ -166,9 +166,8 @@ async def _state(check: Any) -> str:
 
 
 @contextmanager
-def _bind_job(request_id: str, job_id: str) -> Iterator[None]:
+def _bind_job(request_id: str, _job_id: str) -> Iterator[None]:
     with bound_request_id(request_id or None):
-        logger.info("job %s", job_id)
         yield
 
 

@@ -83,8 +83,6 @@ def configure_logging(level: str) -> None:
     """
     Send every library's log lines to standard error in one form.
 
-    Call it after Hayhooks was imported: Hayhooks takes over the loggers of uvicorn and FastAPI.
-
     :param level: least severe level that is shown.
     """
     handler = logging.StreamHandler(sys.stderr)
@@ -93,11 +91,6 @@ def configure_logging(level: str) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)
-    for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "fastapi"):
-        taken_over = logging.getLogger(name)
-        taken_over.handlers = []
-        taken_over.propagate = True
-        taken_over.setLevel(logging.NOTSET)
     # These write a line for each request that they send, or each component that they run.
     for name in ("httpx", "httpcore", "chromadb", "haystack"):
         logging.getLogger(name).setLevel(max(logging.getLevelName(level), logging.WARNING))
@@ -105,3 +98,12 @@ def configure_logging(level: str) -> None:
     loguru.logger.add(_forward_loguru, level=level, format="{message}")
     # Hayhooks logs each run with its parameters, which are the user's question.
     loguru.logger.disable("hayhooks.server.utils.deploy_utils")
+
+
+def give_back_loggers() -> None:
+    """Undo what Hayhooks does to the loggers of uvicorn and FastAPI when it makes its application."""
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "fastapi"):
+        taken_over = logging.getLogger(name)
+        taken_over.handlers = []
+        taken_over.propagate = True
+        taken_over.setLevel(logging.NOTSET)

@@ -37,8 +37,8 @@ from hayhooks.durable.store import (
     ExecutionStoreError,
 )
 
-from serve.job_database import JobDatabase
-from serve.job_store import SqliteExecutionStore
+from serve.jobs.database import JobDatabase
+from serve.jobs.store import SqliteExecutionStore
 
 DEPLOYMENT = "contract"
 REVISION = "v1"

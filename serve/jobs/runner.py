@@ -12,8 +12,8 @@ from hayhooks.durable import DurableContext, DurableExecutionCancelledError
 from hayhooks.durable.engine import ExecutionLeaseLostError
 from hayhooks.durable.store import ExecutionStoreError
 
-from serve.job_model import DocumentError, JobInput, JobState
-from serve.job_spool import Document, JobSpool
+from serve.jobs.model import DocumentError, JobInput, JobState
+from serve.jobs.spool import Document, JobSpool
 
 T = TypeVar("T")
 Work = Callable[[list[Document], str], int]

@@ -40,8 +40,8 @@ from hayhooks.durable.store import (
     validate_transition_plan,
 )
 
-from serve.job_database import JobDatabase
-from serve.job_records import ExecutionRecords
+from serve.jobs.database import JobDatabase
+from serve.jobs.records import ExecutionRecords
 
 T = TypeVar("T")
 

@@ -15,13 +15,11 @@ from hayhooks.durable import DurableDeployment, ExecutionStore, RuntimeConfig, S
 from hayhooks.durable.engine import ExecutionControl, ExecutionNotFoundError, ExecutionStatus
 from hayhooks.durable.store import ExecutionAdmissionError, ExecutionStoreError, SubmissionResult
 
-from serve.job_database import JobDatabase
-from serve.job_model import DocumentError, Job, JobInput, JobState, JobStatus, job_from_parts, job_from_stored
-from serve.job_runner import Bind, JobRunner, Work, is_transient
-from serve.job_spool import Document, JobSpool, SqliteJobSpool
-from serve.job_store import SqliteExecutionStore
-
-__all__ = ["DocumentError", "Job", "JobQueue", "JobStatus", "QueueFullError", "QueueUnavailableError"]
+from serve.jobs.database import JobDatabase
+from serve.jobs.model import DocumentError, Job, JobInput, JobState, JobStatus, job_from_parts, job_from_stored
+from serve.jobs.runner import Bind, JobRunner, Work, is_transient
+from serve.jobs.spool import Document, JobSpool, SqliteJobSpool
+from serve.jobs.store import SqliteExecutionStore
 
 T = TypeVar("T")
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable
 from typing import Any, Protocol
 
-from serve.job_database import JobDatabase
+from serve.jobs.database import JobDatabase
 
 Document = dict[str, Any]
 
