@@ -23,6 +23,8 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=\S)|\n+")
 _CLEARLY_BETTER = 0.1
 # Unless it brings this share of the claim, which that chunk lacks: an answer may stand on two passages.
 _ADDS = 0.2
+# See docs: of answers to questions that the documents hold, 1 in 100 falls below; of others two in three.
+MIN_CONFIDENCE = 0.5
 # An answer counts as supported when a chunk holds this share of what it says.
 _SUPPORTED = 0.5
 
@@ -102,21 +104,36 @@ class CitedText:
             return chunk
         return best
 
-    def attribute(self) -> float:
-        """
-        Add a citation to an answer that has none, if a chunk supports it.
-
-        :returns: The support of the answer by its chunks, 0 to 1.
-        """
-        bare = self.bare
+    def attribute(self) -> None:
+        """Add a citation to an answer that has none, if a chunk supports it."""
         if self.claims:
-            return max(self.sources.support(bare, chunk) for chunk in self.claims)
-        chunk = self.sources.best(bare)
-        support = self.sources.support(bare, chunk)
-        if support >= _SUPPORTED:
-            self.claims[chunk] = bare
+            return
+        chunk = self.sources.best(self.bare)
+        if self.sources.support(self.bare, chunk) >= _SUPPORTED:
+            self.claims[chunk] = self.bare
             self.text = f"{self.text} [{chunk + 1}]"
-        return support
+
+    @property
+    def support(self) -> float:
+        """How far the cited chunks hold what the answer says, 0 to 1."""
+        return self.sources.support(self.bare, *self.claims) if self.claims else 0.0
+
+    def confidence(self, probability: float | None = None) -> float:
+        """
+        Measure how far the answer can be trusted.
+
+        A small model's own number is worth nothing: it writes 1, whatever it answers. Answers that are right
+        and those that should not have been given are told apart by where they come from.
+
+        :param probability: How probable the model held its answer's tokens, where that is known.
+        :returns: From 0 to 1: the geometric mean of that probability, of how far the cited chunks hold the
+            answer, and of how much of the question they speak of.
+        """
+        if not self.claims:
+            return 0.0
+        grounding = max(self.sources.grounding(chunk) for chunk in self.claims)
+        parts = self.support * grounding * (1.0 if probability is None else probability)
+        return round(parts ** (1 / 3), 3)
 
     def citations(self) -> list[dict[str, Any]]:
         """
@@ -183,6 +200,15 @@ class CitedAnswerBuilder:
     ```
     """
 
+    def __init__(self, min_confidence: float = MIN_CONFIDENCE) -> None:
+        """
+        Create the builder.
+
+        :param min_confidence: An answer with less confidence is not given: the fixed sentence takes its
+            place. 0 gives every answer that the model gave.
+        """
+        self.min_confidence = min_confidence
+
     @component.output_types(
         answer=str,
         citations=list[dict[str, Any]],
@@ -209,17 +235,20 @@ class CitedAnswerBuilder:
         reply = replies[0] if replies else None
         meta = reply.meta if reply else {}
         told: dict[str, Any] = {"usage": dict(meta.get("usage") or {}), "model": str(meta.get("model") or "")}
-        cited = CitedText((reply.text if reply else None) or "", Sources(query, documents))
-        if not documents or cited.refused:
-            return {**no_answer(), "removed_citations": cited.removed, **told}
-        support = cited.attribute()
+        if reply is None or not documents:
+            return {**no_answer(), **told}
+        cited = CitedText(reply.text or "", Sources(query, documents))
+        told["removed_citations"] = cited.removed
+        cited.attribute()
+        confidence = cited.confidence()
+        if cited.refused or confidence < self.min_confidence:
+            return {**no_answer(), "confidence": 0.0 if cited.refused else confidence, **told}
         return {
             "answer": cited.text,
             "citations": cited.citations(),
-            "removed_citations": cited.removed,
             "cannot_answer": False,
-            "supported": support >= _SUPPORTED,
-            "confidence": round(support, 3),
+            "supported": cited.support >= _SUPPORTED,
+            "confidence": confidence,
             **told,
         }
 

@@ -10,7 +10,7 @@ from haystack.components.generators.chat.types import ChatGenerator
 from haystack.dataclasses import ChatMessage
 from jsonschema import Draft202012Validator
 
-from components.citing import CANNOT_ANSWER, CitedText, no_answer
+from components.citing import CANNOT_ANSWER, MIN_CONFIDENCE, CitedText, no_answer
 from components.confidence import answer_probability
 from components.supporting import Sources
 from components.validating import InvalidReplyError, checked_data, checked_reply, checked_schema
@@ -92,6 +92,7 @@ class StructuredAnswerBuilder:
         json_schema: dict[str, Any] | None = None,
         max_repairs: int = 1,
         generation_kwargs: dict[str, Any] | None = None,
+        min_confidence: float = MIN_CONFIDENCE,
     ) -> None:
         """
         Create the builder.
@@ -101,8 +102,11 @@ class StructuredAnswerBuilder:
             `DEFAULT_SCHEMA`: answer, citations, cannot_answer, reasoning, and a measured confidence.
         :param max_repairs: How often a reply that doesn't match is sent back.
         :param generation_kwargs: Further parameters of each call, such as `max_tokens` (300 by default).
+        :param min_confidence: An answer with less measured confidence becomes `cannot_answer`. 0 gives every
+            answer that the model gave.
         :raises InvalidSchemaError: If the schema is not a valid one of an object.
         """
+        self.min_confidence = min_confidence
         self.chat_generator = chat_generator
         self.json_schema = json_schema
         self.max_repairs = max_repairs
@@ -230,7 +234,7 @@ class StructuredAnswerBuilder:
             _add_usage(usage, reply)
             try:
                 data = checked_reply(reply, validator)
-                result = _resolved(data, reply, Sources(query, documents))
+                result = _resolved(data, reply, Sources(query, documents), self.min_confidence)
                 own = schema is ASKED_SCHEMA
                 data = (
                     _own_data(result) if own else checked_data(_only_given(data, len(documents)), validator)
@@ -310,21 +314,31 @@ def _nothing(own: bool) -> dict[str, Any]:
     return result | {"data": _own_data(result) if own else {}}
 
 
-def _resolved(data: dict[str, Any], reply: ChatMessage, sources: Sources) -> dict[str, Any]:
+def _resolved(
+    data: dict[str, Any], reply: ChatMessage, sources: Sources, min_confidence: float
+) -> dict[str, Any]:
     """Resolve the citations of a valid reply and measure how far its answer can be trusted."""
     answer = data.get("answer")
     cited = CitedText(answer if isinstance(answer, str) else "\n".join(_strings(data)), sources)
     cited.cite(_numbers(data), cited.bare)
+    cited.attribute()
     told = {"reasoning": str(data.get("reasoning") or ""), "removed_citations": cited.removed}
-    if data.get("cannot_answer") is True or cited.refused:
-        return {"answer": CANNOT_ANSWER, "citations": [], "cannot_answer": True, "confidence": 0.0, **told}
+    refused = data.get("cannot_answer") is True or cited.refused
     probability = answer_probability(reply, answer) if isinstance(answer, str) else None
-    support = cited.attribute()
+    confidence = 0.0 if refused else cited.confidence(probability)
+    if refused or confidence < min_confidence:
+        return {
+            "answer": CANNOT_ANSWER,
+            "citations": [],
+            "cannot_answer": True,
+            "confidence": confidence,
+            **told,
+        }
     return {
         "answer": cited.bare if isinstance(answer, str) else json.dumps(data, ensure_ascii=False),
         "citations": cited.citations(),
         "cannot_answer": False,
-        "confidence": round(support if probability is None else support * probability, 3),
+        "confidence": confidence,
         **told,
     }
 

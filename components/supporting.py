@@ -9,6 +9,7 @@ from typing import Any
 
 from haystack import Document
 
+from components.evidence import EvidenceReader, Passage
 from components.sentences import split_sentences
 from components.terms import STOP_WORDS, coverage, stem, words
 
@@ -71,6 +72,11 @@ def taken_apart(text: str) -> Chunk:
 
 # A quote takes in a neighbouring sentence that adds this share of what the statement says.
 _WORTH_A_NEIGHBOUR = 0.3
+_reader = EvidenceReader()
+_GENERIC = terms(
+    "answer describe detail document explain file give important information key know list main mean overview "
+    "page passage point say show subject summarise summarize summary tell text thing topic write"
+) | frozenset(map(stem, STOP_WORDS))
 # Answers that say nothing by themselves: what they affirm or deny is in the question.
 _VERDICTS = terms("yes no true false maybe correct incorrect indeed")
 
@@ -94,6 +100,7 @@ class Sources:
 
     def __init__(self, query: str, documents: list[Document]) -> None:
         self.documents = documents
+        self._query = query
         self._query_terms = terms(query)
         self._claims: dict[str, _Claim] = {}
         self._fits: dict[str, list[tuple[int, float]]] = {}
@@ -151,19 +158,32 @@ class Sources:
         wanted = self._claim(claim).folded
         return bool(wanted.strip()) and any(wanted in chunk.folded for chunk in self._chunks)
 
-    def support(self, claim: str, index: int) -> float:
+    def support(self, claim: str, *indexes: int) -> float:
         """
-        Measure how far a chunk supports a statement.
+        Measure how far chunks support a statement.
 
         :param claim: The statement.
-        :param index: The chunk's place in the documents.
-        :returns: From 0 to 1. 1 when the chunk holds the statement word by word; else the weighted share of
-            the statement's words, those that the question does not already have, that the chunk holds.
+        :param indexes: The chunks' places in the documents.
+        :returns: From 0 to 1. 1 when a chunk holds the statement word by word; else the weighted share of the
+            statement's words, those that the question does not already have, that the chunks hold together.
         """
-        wanted, chunk = self._claim(claim), self._chunks[index]
-        if wanted.folded.strip() and wanted.folded in chunk.folded:
+        wanted, chunks = self._claim(claim), [self._chunks[index] for index in indexes]
+        if wanted.folded.strip() and any(wanted.folded in chunk.folded for chunk in chunks):
             return 1.0
-        return coverage(wanted.new, chunk.terms)
+        return coverage(wanted.new, frozenset().union(*(chunk.terms for chunk in chunks)))
+
+    def grounding(self, index: int) -> float:
+        """
+        Measure how much a chunk speaks of what was asked.
+
+        :param index: The chunk's place in the documents.
+        :returns: From 0 to 1: the share of the question's words in three sentences in a row, and the title.
+            1 for a question such as "Summarise the text", which speaks of nothing in particular.
+        """
+        if not self._query_terms - _GENERIC:
+            return 1.0
+        passage = Passage(self._chunks[index].text, str(self.documents[index].meta.get("title") or ""))
+        return _reader.measure(self._query, [passage])[0].window
 
     def added(self, claim: str, index: int, other: int) -> float:
         """

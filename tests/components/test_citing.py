@@ -23,7 +23,8 @@ DOCUMENTS = [
 
 def build(reply: str | None, query: str = "How tall is the tower?", documents: list[Document] | None = None):
     message = ChatMessage.from_assistant(reply)
-    return CitedAnswerBuilder().run([message], DOCUMENTS if documents is None else documents, query)
+    builder = CitedAnswerBuilder(min_confidence=0)
+    return builder.run([message], DOCUMENTS if documents is None else documents, query)
 
 
 def indexes(result) -> list[int]:
@@ -207,3 +208,24 @@ def test_a_refusal_that_a_document_quotes_is_an_answer():
     result = build("The documents do not hold the answer to this question.", "What does it say?", documents)
     assert not result["cannot_answer"]
     assert result["citations"]
+
+
+@pytest.mark.parametrize(
+    ("reply", "query"),
+    [("In 1954 [1].", "How tall is the tower?"), ("The tower is 90 m tall [1].", "Who wrote Hamlet?")],
+)
+def test_an_answer_without_ground_is_not_given(reply, query):
+    """Invented words, or words on something else than was asked, give way to the fixed sentence."""
+    message = ChatMessage.from_assistant(reply)
+    result = CitedAnswerBuilder().run([message], DOCUMENTS, query)
+    assert (result["answer"], result["citations"], result["cannot_answer"]) == (CANNOT_ANSWER, [], True)
+    assert result["confidence"] < 0.5
+
+
+@pytest.mark.parametrize("query", ["How tall is the tower?", "Summarise the document.", "What is it?", "?"])
+def test_a_grounded_answer_is_given(query):
+    """An answer that the chunks hold is given if they, or nothing in particular, were asked about."""
+    message = ChatMessage.from_assistant("The tower is 90 m tall [1].")
+    result = CitedAnswerBuilder().run([message], DOCUMENTS, query)
+    assert result["answer"] == "The tower is 90 m tall [1]."
+    assert result["confidence"] >= 0.5

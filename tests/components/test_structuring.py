@@ -179,7 +179,14 @@ def test_confidence_is_measured():
     assert build(Recording({**GOOD, "answer": "Berlin", "confidence": 1}))["confidence"] == 0.0
     tokens = [{"token": token, "logprob": -0.7} for token in ('{"answer": "', "90", " m", '", ')]
     doubted = ChatMessage.from_assistant(json.dumps(GOOD), meta={"logprobs": {"content": tokens}})
-    assert build(Recording(doubted))["confidence"] == pytest.approx(0.497, abs=0.001)
+    assert build(Recording(doubted))["confidence"] == pytest.approx(0.792, abs=0.001)
+
+
+def test_an_answer_of_little_confidence_is_not_given():
+    """An invented answer gives way to the fixed sentence, unless every answer is wanted."""
+    invented = {**GOOD, "answer": "Berlin"}
+    assert build(Recording(invented))["cannot_answer"]
+    assert build(Recording(invented), min_confidence=0)["answer"] == "Berlin"
 
 
 def test_a_request_may_bring_its_own_schema():
