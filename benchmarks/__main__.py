@@ -1,0 +1,24 @@
+"""`python -m benchmarks`: measure, print tables, write JSON."""
+
+import argparse
+
+import uvloop
+
+from benchmarks import overhead
+
+
+def main() -> None:
+    """Run what the command line names."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("what", nargs="?", default="all", choices=["all", *MEASUREMENTS])
+    parser.add_argument("--quick", action="store_true", help="fewer queries; the ratios scatter more")
+    options = parser.parse_args()
+    for name, measure in MEASUREMENTS.items():
+        if options.what in ("all", name):
+            uvloop.run(measure(options.quick))
+
+
+MEASUREMENTS = {"overhead": overhead.measure}
+
+if __name__ == "__main__":
+    main()

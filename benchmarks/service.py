@@ -1,0 +1,66 @@
+"""The service as it is served, but for its embeddings (by hashing) and its model server (the stub)."""
+
+import argparse
+import socket
+from pathlib import Path
+from typing import Any
+
+from benchmarks.clock import CPUClock
+from benchmarks.hashing import HashingResources
+from benchmarks.stub_llm import MODEL
+from registry import ModeRegistry
+from serve import server, service
+from serve.app import build_app
+from serve.telemetry import configure_logging
+from settings import Settings
+
+PIPELINES = Path(__file__).parent / "pipelines"
+# As many calls at once as the clients can cause, so that it is not the limit that is measured.
+LLM_CONCURRENCY = 512
+
+
+def settings(data: Path, llm_port: int, provider: str = "openai", **others: Any) -> Settings:
+    """
+    Make the settings of the service under test; all others are the defaults.
+
+    :param data: its data directory.
+    :param llm_port: port of the stub model server.
+    :param provider: which of the stub's protocols to speak: "openai" or "ollama".
+    :param others: more settings, by name.
+    :returns: the settings.
+    """
+    url = f"http://127.0.0.1:{llm_port}"
+    return Settings.load(
+        data_dir=data,
+        pipelines_dir=PIPELINES,
+        llm_provider=provider,
+        openai_base_url=f"{url}/v1",
+        ollama_url=url,
+        default_model=MODEL,
+        llm_concurrency=LLM_CONCURRENCY,
+        **others,
+    )
+
+
+def use_hashing() -> None:
+    """Have every service of this process embed by hashing."""
+    service.ModeRegistry = lambda settings: ModeRegistry(settings, HashingResources(settings))  # type: ignore[misc,assignment]
+
+
+def main() -> None:
+    """Serve on a socket that the caller has bound."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--fd", type=int, required=True, help="file descriptor of a bound socket")
+    parser.add_argument("--data", type=Path, required=True, help="directory of the database")
+    parser.add_argument("--llm-port", type=int, required=True, help="port of the stub model server")
+    parser.add_argument("--provider", default="openai", help="protocol spoken with it")
+    options = parser.parse_args()
+    use_hashing()
+    made = settings(options.data, options.llm_port, options.provider)
+    configure_logging(made.log_level)
+    started = service.Service(made)
+    server.run(CPUClock(build_app(started)), socket.socket(fileno=options.fd), started.lock)
+
+
+if __name__ == "__main__":
+    main()
