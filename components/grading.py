@@ -101,8 +101,9 @@ class EvidenceGrader:
         self,
         embedding_model: OnnxEmbeddingModel | None = None,
         term_weights: TermWeights | None = None,
-        correct_threshold: float = 0.5,
-        ambiguous_threshold: float = 0.2,
+        correct_threshold: float = 0.4,
+        ambiguous_threshold: float = 0.15,
+        context_threshold: float = 0.25,
         sentences_to_embed: int = 2,
         max_workers: int = 2,
     ) -> None:
@@ -114,17 +115,21 @@ class EvidenceGrader:
         :param term_weights: Weighs the question's terms; by default from the vocabulary of `embedding_model`.
         :param correct_threshold: CORRECT from this score on.
         :param ambiguous_threshold: AMBIGUOUS from this score on, INCORRECT and dropped below.
+        :param context_threshold: At least one document must reach this score, or all are INCORRECT: a doubtful
+            document helps beside a better one, such as the second of two that a question needs, but not alone.
         :param sentences_to_embed: Sentences of a document that are embedded, those with most terms first.
         :param max_workers: How many calls of `run_async` work at the same time.
-        :raises ValueError: If the thresholds are not in order between 0 and 1.
+        :raises ValueError: If the thresholds are not in order, or not between 0 and 1.
         """
         self.embedding_model = embedding_model
         self.term_weights = term_weights
         self.correct_threshold = correct_threshold
         self.ambiguous_threshold = ambiguous_threshold
+        self.context_threshold = context_threshold
         self.sentences_to_embed = sentences_to_embed
         self.max_workers = max_workers
         self._thresholds = Thresholds(correct_threshold, ambiguous_threshold)
+        self._unsupported = Thresholds(1.0, context_threshold)
         self._reader = EvidenceReader(embedding_model, term_weights, sentences_to_embed)
         self._executor = ThreadPoolExecutor(max_workers, thread_name_prefix="grade")
 
@@ -146,7 +151,8 @@ class EvidenceGrader:
             Passage(document.content or "", document.meta.get("title") or "") for document in documents
         ]
         scores = [score_evidence(evidence) for evidence in self._reader.measure(query, passages)]
-        return grade_documents(documents, scores, self._thresholds)
+        supported = any(score >= self.context_threshold for score in scores)
+        return grade_documents(documents, scores, self._thresholds if supported else self._unsupported)
 
     @component.output_types(documents=list[Document], grades=list[dict[str, Any]])
     async def run_async(
@@ -173,7 +179,7 @@ def score_evidence(evidence: Evidence) -> float:
     :returns: 0 to 1. The coefficients are those of `benchmarks/grading.py`.
     """
     if evidence.similarity is None:
-        log_odds = -4.1 + 3.4 * evidence.coverage + 3.5 * evidence.window
+        log_odds = -4.35 + 3.5 * evidence.coverage + 3.76 * evidence.window
     else:
-        log_odds = -6.38 + 2.72 * evidence.coverage + 3.03 * evidence.window + 5.25 * evidence.similarity
+        log_odds = -6.07 + 2.64 * evidence.coverage + 2.91 * evidence.window + 4.81 * evidence.similarity
     return 1 / (1 + math.exp(-log_odds))

@@ -55,6 +55,17 @@ def test_evidence_tells_the_answer_from_the_rest(embedding_model: OnnxEmbeddingM
     assert result["documents"] == DOCUMENTS[:1]
 
 
+def test_a_doubtful_document_needs_a_better_one(embedding_model: OnnxEmbeddingModel) -> None:
+    """A document between the thresholds is AMBIGUOUS beside one that reaches context_threshold, else INCORRECT."""
+    doubtful = chunk("Norway has a deep fjord.", "")
+    grader = EvidenceGrader(embedding_model, ambiguous_threshold=0.01, context_threshold=0.35)
+    alone = grader.run(QUESTION, [doubtful])["grades"]
+    beside = grader.run(QUESTION, [doubtful, DOCUMENTS[0]])["grades"]
+    assert alone[0]["score"] == beside[0]["score"]
+    assert [grade["label"] for grade in alone] == [INCORRECT]
+    assert [grade["label"] for grade in beside] == [AMBIGUOUS, CORRECT]
+
+
 def test_evidence_works_without_an_embedding_model() -> None:
     """Terms alone tell a chunk that answers from another subject."""
     result = EvidenceGrader().run(QUESTION, DOCUMENTS)
@@ -85,9 +96,7 @@ def test_no_documents_need_no_grades(embedding_model: OnnxEmbeddingModel) -> Non
 
 @pytest.mark.data
 def test_evidence_beats_the_baseline_on_judged_pairs(embedding_model: OnnxEmbeddingModel) -> None:
-    """
-    Of the judged pairs, more are right than the 90 % that counting shared words reaches.
-    """
+    """Of the judged pairs, more are right than the 90 % that counting shared words reaches."""
     folder = os.environ.get("THRESHER_EVAL_DATA")
     if not folder:
         pytest.skip("THRESHER_EVAL_DATA is not set")
