@@ -74,8 +74,8 @@ def taken_apart(text: str) -> Chunk:
 _WORTH_A_NEIGHBOUR = 0.3
 _reader = EvidenceReader()
 _GENERIC = terms(
-    "answer describe detail document explain file give important information key know list main mean overview "
-    "page passage point say show subject summarise summarize summary tell text thing topic write"
+    "answer describe detail document explain file give important information key know list main mean "
+    "overview page passage point say show subject summarise summarize summary tell text thing topic write"
 ) | frozenset(map(stem, STOP_WORDS))
 # Answers that say nothing by themselves: what they affirm or deny is in the question.
 _VERDICTS = terms("yes no true false maybe correct incorrect indeed")
