@@ -20,11 +20,11 @@ from collections.abc import Coroutine, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from modes.checking import CheckedPipeline, Fault, PipelineChecker, PipelineFileError
 from components.staging import StagePipeline
+from modes.checking import CheckedPipeline, Fault, PipelineChecker, PipelineFileError
 from modes.mode import RESULT_OUTPUTS, RUN_INPUTS, IndexingPipeline, Mode, Origin
-from resources import Resources
 from modes.results import QueryResult
+from resources import Resources
 from settings import BUILTIN_PIPELINES, Settings
 
 ENTRY_POINT_GROUP = "thresher.modes"
@@ -84,7 +84,8 @@ class ModeRegistry(Mapping[str, Mode]):
 
     def warm_up(self) -> None:
         """Load every model that a mode or indexing pipeline uses."""
-        for entry in [*self._modes.values(), *self.indexing.values()]:
+        entries: list[Mode | IndexingPipeline] = [*self._modes.values(), *self.indexing.values()]
+        for entry in entries:
             entry.pipeline.warm_up()
 
     def close(self) -> None:
@@ -187,15 +188,23 @@ def _find_stage(file: str, named_in: Path, settings: Settings) -> Path:
 
 def _contract_faults(checked: CheckedPipeline) -> Iterator[Fault]:
     if not _NAME.fullmatch(checked.path.stem):
-        yield Fault(checked.path, 1, "a pipeline's file name has lower-case letters, digits, '_' and '-' only")
+        yield Fault(
+            checked.path, 1, "a pipeline's file name has lower-case letters, digits, '_' and '-' only"
+        )
     if "query" in checked.inputs:
         yield from _unknown(checked, "a mode", RUN_INPUTS, RESULT_OUTPUTS, "answer")
     elif "documents" in checked.inputs:
         yield from _unknown(
-            checked, "an indexing pipeline", ("documents", "tenant_id"), ("documents_written",), "documents_written"
+            checked,
+            "an indexing pipeline",
+            ("documents", "tenant_id"),
+            ("documents_written",),
+            "documents_written",
         )
     else:
-        yield Fault(checked.path, 1, "'inputs' must declare 'query' (a mode) or 'documents' (an indexing pipeline)")
+        yield Fault(
+            checked.path, 1, "'inputs' must declare 'query' (a mode) or 'documents' (an indexing pipeline)"
+        )
 
 
 def _unknown(
@@ -250,6 +259,3 @@ class _LoopThread:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
-
-
-__all__ = ["BrokenModeError", "Mode", "ModeRegistry", "UnknownModeError", "build"]

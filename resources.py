@@ -84,7 +84,9 @@ class Resources:
     def embedding_name(self) -> str:
         """Name of the embedding model, kept with each collection."""
         provider = self.settings.embedding_provider
-        return self._onnx_model.name if provider == "embedded" else f"{provider}:{self.settings.embedding_model}"
+        return (
+            self._onnx_model.name if provider == "embedded" else f"{provider}:{self.settings.embedding_model}"
+        )
 
     @property
     def embedding_model(self) -> OnnxEmbeddingModel | None:
@@ -187,7 +189,9 @@ class Resources:
 
     @property
     def _built_in_name(self) -> str:
-        return self.settings.llm_gguf_path.stem if self.settings.llm_gguf_path else self.settings.embedded_model
+        return (
+            self.settings.llm_gguf_path.stem if self.settings.llm_gguf_path else self.settings.embedded_model
+        )
 
     @property
     def _gguf_files(self) -> dict[str, Path]:

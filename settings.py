@@ -29,7 +29,9 @@ class Settings(BaseSettings):
 
     # The HTTP service
     api_title: str = Field("Thresher", description="Title shown in the OpenAPI document.")
-    api_version: str = Field("1.0.0", description="Version shown in the OpenAPI document and by `GET /health`.")
+    api_version: str = Field(
+        "1.0.0", description="Version shown in the OpenAPI document and by `GET /health`."
+    )
     host: str = Field("127.0.0.1", description="Address the server binds to.")
     port: int = Field(8000, ge=0, le=65535, description="Port the server binds to; 0 takes a free one.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
@@ -37,7 +39,9 @@ class Settings(BaseSettings):
     )
     max_question_chars: int = Field(4_000, ge=1, description="Longest question accepted, in characters.")
     max_body_bytes: int = Field(
-        32 * 1024 * 1024, ge=1024, description="Largest request body accepted, in bytes; a larger one is a 413."
+        32 * 1024 * 1024,
+        ge=1024,
+        description="Largest request body accepted, in bytes; a larger one is a 413.",
     )
     max_top_k: int = Field(50, ge=1, description="Largest `k` (chunks to retrieve) a request may ask for.")
     request_timeout: float = Field(300.0, gt=0, description="Seconds a query may take before it is a 504.")
@@ -85,18 +89,28 @@ class Settings(BaseSettings):
     allowed_models: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Further models (comma separated) a request may choose with `model=`."
     )
-    ollama_url: str | None = Field(None, description="Base URL of an Ollama server, e.g. `http://localhost:11434`.")
-    openai_base_url: str | None = Field(
-        None, description="Base URL of an OpenAI-compatible server (vLLM, llama.cpp), e.g. `http://localhost:8080/v1`."
+    ollama_url: str | None = Field(
+        None, description="Base URL of an Ollama server, e.g. `http://localhost:11434`."
     )
-    openai_api_key: SecretStr | None = Field(None, description="API key sent to the OpenAI-compatible server.")
+    openai_base_url: str | None = Field(
+        None,
+        description="Base URL of an OpenAI-compatible server (vLLM, llama.cpp), e.g. `http://localhost:8080/v1`.",
+    )
+    openai_api_key: SecretStr | None = Field(
+        None, description="API key sent to the OpenAI-compatible server."
+    )
     embedded_model: Literal["qwen2.5-coder-1.5b", "qwen2.5-coder-0.5b"] = Field(
-        "qwen2.5-coder-1.5b", description="Built-in model; `0.5b` is three times faster and clearly less right."
+        "qwen2.5-coder-1.5b",
+        description="Built-in model; `0.5b` is three times faster and clearly less right.",
     )
     llm_gguf_path: Path | None = Field(None, description="Any other GGUF file to run as the built-in model.")
-    llm_threads: int = Field(0, ge=0, description="Threads of the built-in model; 0 takes the available cores.")
+    llm_threads: int = Field(
+        0, ge=0, description="Threads of the built-in model; 0 takes the available cores."
+    )
     llm_concurrency: int = Field(
-        2, ge=1, description="Language model calls at a time; the built-in model has as many parallel sequences."
+        2,
+        ge=1,
+        description="Language model calls at a time; the built-in model has as many parallel sequences.",
     )
     llm_timeout: float = Field(120.0, gt=0, description="Seconds one language model call may take.")
     max_context_chars: int | None = Field(
@@ -123,7 +137,9 @@ class Settings(BaseSettings):
 
     # Ingestion
     ingest_workers: int = Field(2, ge=1, le=32, description="Ingestion jobs worked on at a time.")
-    ingest_batch_size: int = Field(32, ge=1, le=1000, description="Documents a job indexes between two checkpoints.")
+    ingest_batch_size: int = Field(
+        32, ge=1, le=1000, description="Documents a job indexes between two checkpoints."
+    )
     max_documents_per_job: int = Field(10_000, ge=1, description="Documents one `POST /ingest/` may carry.")
     max_queued_jobs: int = Field(1_000, ge=1, description="Unfinished jobs accepted; one more is a 503.")
 
@@ -139,7 +155,9 @@ class Settings(BaseSettings):
     def _upper(cls, value: Any) -> Any:
         return value.upper() if isinstance(value, str) else value
 
-    @field_validator("chroma_host", "ollama_url", "openai_base_url", "pipelines_dir", "llm_gguf_path", mode="before")
+    @field_validator(
+        "chroma_host", "ollama_url", "openai_base_url", "pipelines_dir", "llm_gguf_path", mode="before"
+    )
     @classmethod
     def _empty_is_unset(cls, value: Any) -> Any:
         return None if value == "" else value

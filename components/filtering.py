@@ -30,7 +30,9 @@ def chroma_filters(filters: dict[str, Any] | None) -> dict[str, Any]:
         return {}
     if not isinstance(filters, dict):
         raise InvalidFilterError("filters must be an object")
-    parts = filters["conditions"] if filters.get("operator") == "AND" and "conditions" in filters else [filters]
+    parts = (
+        filters["conditions"] if filters.get("operator") == "AND" and "conditions" in filters else [filters]
+    )
     if not isinstance(parts, list) or not parts:
         raise InvalidFilterError("'conditions' must be a list of at least one condition")
     where = [_condition(part) for part in parts if not _about_content(part)]
@@ -52,7 +54,9 @@ def _about_content(part: Any) -> bool:
         return part.get("field") == "content"
     kinds = {_about_content(inner) for inner in _inner(part)}
     if len(kinds) > 1:
-        raise InvalidFilterError("an inner condition can't mix 'content' and metadata; only the outermost AND may")
+        raise InvalidFilterError(
+            "an inner condition can't mix 'content' and metadata; only the outermost AND may"
+        )
     return kinds.pop()
 
 
@@ -82,7 +86,11 @@ def _condition(part: dict[str, Any]) -> dict[str, Any]:
 
 def _comparison(operator: Any, value: Any) -> dict[str, Any]:
     if operator in _MEMBERSHIPS:
-        if not isinstance(value, list) or not value or not all(isinstance(item, str | int | float) for item in value):
+        if (
+            not isinstance(value, list)
+            or not value
+            or not all(isinstance(item, str | int | float) for item in value)
+        ):
             raise InvalidFilterError(f"'{operator}' takes a list of texts or numbers")
         return {_MEMBERSHIPS[operator]: value}
     if operator not in _COMPARISONS:

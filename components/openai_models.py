@@ -18,6 +18,9 @@ EXTRAS = ("grammar", "min_p", "repeat_penalty", "response_format", "top_k")
 class OpenAIModels(ModelServer):
     """
     The models of a server that speaks OpenAI's protocol; `url` ends in `/v1`.
+
+    A cancelled call closes its connection. vLLM then stops; llama.cpp's server stops only a streamed reply and
+    finishes another one for nobody.
     """
 
     title = "the OpenAI-compatible server"

@@ -49,7 +49,11 @@ class TenantRetriever:
 
     @component.output_types(documents=list[Document])
     def run(
-        self, query: str, tenant_id: str = "default", top_k: int | None = None, filters: dict[str, Any] | None = None
+        self,
+        query: str,
+        tenant_id: str = "default",
+        top_k: int | None = None,
+        filters: dict[str, Any] | None = None,
     ) -> dict[str, list[Document]]:
         """
         Retrieve chunks.
@@ -69,7 +73,11 @@ class TenantRetriever:
 
     @component.output_types(documents=list[Document])
     async def run_async(
-        self, query: str, tenant_id: str = "default", top_k: int | None = None, filters: dict[str, Any] | None = None
+        self,
+        query: str,
+        tenant_id: str = "default",
+        top_k: int | None = None,
+        filters: dict[str, Any] | None = None,
     ) -> dict[str, list[Document]]:
         """Retrieve chunks; see `run`."""
         store = await self.document_stores.get_async(tenant_id)

@@ -114,10 +114,16 @@ class TenantDocumentStore(ChromaDocumentStore):
         if policy in (DuplicatePolicy.FAIL, DuplicatePolicy.SKIP) and by_id:
             existing = set(self._rows.get(ids=list(by_id), include=[])["ids"])
             payloads = [{"ids": [key]} for key in by_id]
-            by_id = {p["ids"][0]: by_id[p["ids"][0]] for p in self._apply_duplicate_policy(payloads, existing, policy)}
+            by_id = {
+                p["ids"][0]: by_id[p["ids"][0]]
+                for p in self._apply_duplicate_policy(payloads, existing, policy)
+            }
         unique = list(by_id.values())
         for begin in range(0, len(unique), self._batch_size):
-            rows = [self._convert_document_to_chroma(document) for document in unique[begin : begin + self._batch_size]]
+            rows = [
+                self._convert_document_to_chroma(document)
+                for document in unique[begin : begin + self._batch_size]
+            ]
             with _translated_errors():
                 self._rows.upsert(
                     ids=[row["ids"][0] for row in rows if row],
@@ -148,7 +154,9 @@ class TenantDocumentStore(ChromaDocumentStore):
             )
         return [
             [
-                Document(id=row_id, content=text, meta=dict(meta or {}), score=min(1.0, max(0.0, 1.0 - distance)))
+                Document(
+                    id=row_id, content=text, meta=dict(meta or {}), score=min(1.0, max(0.0, 1.0 - distance))
+                )
                 for row_id, text, meta, distance in zip(*columns, strict=True)
             ]
             for columns in zip(
@@ -289,9 +297,9 @@ class TenantDocumentStores:
 
     async def get_async(self, tenant_id: str) -> TenantDocumentStore:
         """Give the store of a tenant that has documents; see `get`."""
-        return self._stores.get(tenant_id) or await _with_deadline(
-            self._executor, self._timeout, self._open, tenant_id, False
-        )
+        if (store := self._stores.get(tenant_id)) is not None:
+            return store
+        return await _with_deadline(self._executor, self._timeout, self._open, tenant_id, False)
 
     async def ping(self) -> None:
         """
@@ -328,7 +336,9 @@ class TenantDocumentStores:
         if self._host:
             # Chroma's client sets no timeout and calls the server when it is made: a frozen server would hold this
             # thread for ever. So ask first, and set the timeout after.
-            httpx.get(f"http://{self._host}:{self._port}/api/v2/heartbeat", timeout=self._timeout, trust_env=False)
+            httpx.get(
+                f"http://{self._host}:{self._port}/api/v2/heartbeat", timeout=self._timeout, trust_env=False
+            )
             client = chromadb.HttpClient(self._host, self._port, settings=settings)
             for session in _sessions(client):
                 session.timeout = httpx.Timeout(self._timeout)
@@ -387,7 +397,9 @@ def _translated_errors() -> Iterator[None]:
         raise DocumentStoreError(f"Chroma refused the call: {error}") from error
 
 
-async def _with_deadline(executor: ThreadPoolExecutor, timeout: float, call: Callable[..., T], *args: Any) -> T:
+async def _with_deadline(
+    executor: ThreadPoolExecutor, timeout: float, call: Callable[..., T], *args: Any
+) -> T:
     future = asyncio.get_running_loop().run_in_executor(executor, call, *args)
     try:
         return await asyncio.wait_for(future, timeout)

@@ -83,9 +83,13 @@ class PipelineFile:
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             mark = getattr(error, "problem_mark", None)
             problem = getattr(error, "problem", None) or str(error) or type(error).__name__
-            raise PipelineFileError([Fault(path, mark.line + 1 if mark else 1, f"not valid YAML: {problem}")]) from None
-        if not isinstance(data, dict):
-            raise PipelineFileError([Fault(path, 1, "must be a mapping with 'components', 'inputs' and 'outputs'")])
+            raise PipelineFileError(
+                [Fault(path, mark.line + 1 if mark else 1, f"not valid YAML: {problem}")]
+            ) from None
+        if node is None or not isinstance(data, dict):
+            raise PipelineFileError(
+                [Fault(path, 1, "must be a mapping with 'components', 'inputs' and 'outputs'")]
+            )
         found = cls(path, data, {})
         found._index(node, ())
         if found.faults:
@@ -196,11 +200,15 @@ class PipelineChecker:
     def _component_data_is_sound(self, file: PipelineFile, name: str, data: Any) -> bool:
         place = ("components", name)
         if not isinstance(data, dict) or not isinstance(data.get("type"), str):
-            file.fault(f"component '{name}' must have a 'type', e.g. components.retrieving.TenantRetriever", *place)
+            file.fault(
+                f"component '{name}' must have a 'type', e.g. components.retrieving.TenantRetriever", *place
+            )
             return False
         _check_keys(file, data, _COMPONENT_KEYS, f"component '{name}'", *place)
         if not isinstance(data.get("init_parameters", {}), dict):
-            file.fault(f"'init_parameters' of component '{name}' must be a mapping", *place, "init_parameters")
+            file.fault(
+                f"'init_parameters' of component '{name}' must be a mapping", *place, "init_parameters"
+            )
             return False
         return True
 
@@ -224,7 +232,9 @@ class PipelineChecker:
             cause = _root_cause(error)
             if isinstance(cause, PipelineFileError):
                 file.faults.extend(cause.faults)
-                file.fault(f"component '{name}' names a stage that has faults", *place, "init_parameters", "file")
+                file.fault(
+                    f"component '{name}' names a stage that has faults", *place, "init_parameters", "file"
+                )
             elif not isinstance(cause, _ParameterError):
                 file.fault(f"component '{name}': {_first_line(cause)}", *place, "type")
 
@@ -248,7 +258,9 @@ class PipelineChecker:
 
     def _missing(self, cls: type, given: dict[str, Any]) -> dict[str, Any]:
         parameters = inspect.signature(cls.__init__).parameters  # type: ignore[misc]
-        return {key: value for key, value in self._resources.items() if key in parameters and key not in given}
+        return {
+            key: value for key, value in self._resources.items() if key in parameters and key not in given
+        }
 
 
 class _ParameterError(ValueError):
@@ -283,7 +295,9 @@ def _empty_pipeline(file: PipelineFile) -> Pipeline:
     if not isinstance(validation, bool):
         file.fault("'connection_type_validation' must be true or false", "connection_type_validation")
         validation = True
-    return Pipeline(metadata=file.mapping("metadata"), max_runs_per_component=runs, connection_type_validation=validation)
+    return Pipeline(
+        metadata=file.mapping("metadata"), max_runs_per_component=runs, connection_type_validation=validation
+    )
 
 
 def _connect(file: PipelineFile, pipeline: Pipeline) -> None:
@@ -293,7 +307,9 @@ def _connect(file: PipelineFile, pipeline: Pipeline) -> None:
         return
     for number, connection in enumerate(connections):
         place = ("connections", number)
-        if not isinstance(connection, dict) or not all(isinstance(connection.get(k), str) for k in _CONNECTION_KEYS):
+        if not isinstance(connection, dict) or not all(
+            isinstance(connection.get(k), str) for k in _CONNECTION_KEYS
+        ):
             file.fault("a connection has a 'sender' and a 'receiver', e.g. retriever.documents", *place)
             continue
         _check_keys(file, connection, _CONNECTION_KEYS, "a connection", *place)
@@ -325,7 +341,9 @@ def _declared_inputs(file: PipelineFile, pipeline: Pipeline, broken: bool) -> di
             if problem:
                 file.fault(f"inputs.{name} {problem}", "inputs", name)
             elif not broken and tuple(socket.split(".", 1)) not in free:
-                file.fault(f"inputs.{name} names '{socket}', which a connection feeds already", "inputs", name)
+                file.fault(
+                    f"inputs.{name} names '{socket}', which a connection feeds already", "inputs", name
+                )
         declared[name] = sockets
     if not declared and not file.faults:
         file.fault("'inputs' is missing: public name → component.socket", "inputs")

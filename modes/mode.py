@@ -11,8 +11,8 @@ from typing import Any, Literal, TypeVar
 from haystack import Document
 from haystack.core.errors import PipelineRuntimeError
 
-from modes.checking import CheckedPipeline
 from components.events import listen
+from modes.checking import CheckedPipeline
 from modes.results import QueryResult, RetrievedDocument, Usage
 
 T = TypeVar("T")
@@ -55,7 +55,9 @@ class Mode:
     raise what the component raised, not Haystack's wrapper.
     """
 
-    def __init__(self, name: str, checked: CheckedPipeline, origin: Origin, run_sync: RunSync[QueryResult]) -> None:
+    def __init__(
+        self, name: str, checked: CheckedPipeline, origin: Origin, run_sync: RunSync[QueryResult]
+    ) -> None:
         """
         Wrap a checked pipeline.
 
@@ -130,7 +132,9 @@ class Mode:
         data = self._pipeline_inputs(query, tenant_id, top_k, model, filters)
         queue: asyncio.Queue[StreamEvent | None] = asyncio.Queue()
         loop = asyncio.get_running_loop()
-        record = _Record(on_token=lambda text: loop.call_soon_threadsafe(queue.put_nowait, StreamEvent("token", text)))
+        record = _Record(
+            on_token=lambda text: loop.call_soon_threadsafe(queue.put_nowait, StreamEvent("token", text))
+        )
         task = asyncio.create_task(self._run(data, record))
         task.add_done_callback(lambda _: loop.call_soon(queue.put_nowait, None))
         try:
@@ -167,7 +171,9 @@ class Mode:
             if value is None:
                 continue
             if name not in self._checked.inputs and name != "tenant_id":
-                raise UnsupportedInputError(f"mode '{self.name}' takes no '{name}'; it has {', '.join(self.inputs)}")
+                raise UnsupportedInputError(
+                    f"mode '{self.name}' takes no '{name}'; it has {', '.join(self.inputs)}"
+                )
             for socket in self._checked.inputs.get(name, []):
                 component, _, key = socket.partition(".")
                 data.setdefault(component, {})[key] = value

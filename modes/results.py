@@ -28,7 +28,9 @@ class Grade(BaseModel):
     chunk_id: str
     document_id: str
     label: Label
-    score: float = Field(description="0 (beside the point) to 1 (answers the question); thresholds are the grader's.")
+    score: float = Field(
+        description="0 (beside the point) to 1 (answers the question); thresholds are the grader's."
+    )
     kept: bool = Field(description="Whether the chunk went on to the answer.")
 
 
@@ -92,5 +94,6 @@ class QueryResult(BaseModel):
     model: str | None = Field(None, description="The language model that answered, or `extractive`.")
     usage: Usage = Field(default_factory=Usage)
     timings: dict[str, float] = Field(
-        default_factory=dict, description="Seconds: `total`, each stage by name, and `llm` over all model calls."
+        default_factory=dict,
+        description="Seconds: `total`, each stage by name, and `llm` over all model calls.",
     )

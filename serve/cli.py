@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from modes.checking import Fault, PipelineFileError
 from serve import cli_models
 from settings import Settings
 
@@ -38,7 +39,9 @@ Tenant = Annotated[str, typer.Option("--tenant", "-t", help="Whose documents.")]
 @app.command()
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to bind, instead of HOST.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to bind, instead of PORT; 0 takes a free one.")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port to bind, instead of PORT; 0 takes a free one.")
+    ] = None,
 ) -> None:
     """Start the HTTP service. Stop it with Ctrl-C; jobs under way go on at the next start."""
     with _plain_errors():
@@ -53,14 +56,19 @@ def serve(
         configure_logging(settings.log_level)
         service = Service(settings)
         url = server.url_of(bound)
-        err.print(f"Thresher on [bold]{url}[/] — API: {url}/docs — data: {escape(str(settings.data_dir))}", soft_wrap=True)
+        err.print(
+            f"Thresher on [bold]{url}[/] — API: {url}/docs — data: {escape(str(settings.data_dir))}",
+            soft_wrap=True,
+        )
         server.run(build_app(service), bound, service.lock)
 
 
 @app.command()
 def ask(
     question: Annotated[str, typer.Argument(help="The question.")],
-    mode: Annotated[str, typer.Option("--mode", "-m", help="Which mode answers; `thresher modes` lists them.")] = "standard",
+    mode: Annotated[
+        str, typer.Option("--mode", "-m", help="Which mode answers; `thresher modes` lists them.")
+    ] = "standard",
     tenant: Tenant = "default",
     k: Annotated[int | None, typer.Option("--k", "-k", min=1, help="Chunks to retrieve.")] = None,
     model: Annotated[str | None, typer.Option(help="Another language model, of those allowed.")] = None,
@@ -126,7 +134,6 @@ def modes() -> None:
 def check(files: Annotated[list[Path], typer.Argument(help="Pipeline files.")]) -> None:
     """Check pipeline files as the registry does: prints every fault as `file:line: what`, exits 1 if there is one."""
     with _plain_errors():
-        from modes.checking import PipelineFileError
         from registry import build
         from resources import Resources
 
@@ -196,7 +203,7 @@ def _quiet(settings: Settings) -> None:
     configure_logging("DEBUG" if settings.log_level == "DEBUG" else "WARNING")
 
 
-def _print_faults(faults: list) -> None:  # type: ignore[type-arg]
+def _print_faults(faults: list[Fault]) -> None:
     for fault in sorted(faults):
         err.print(str(fault), style="red", markup=False, highlight=False, soft_wrap=True)
     if faults:

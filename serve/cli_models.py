@@ -6,7 +6,14 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from components.weights import TOKENIZER, WeightsError, WeightStore
@@ -29,7 +36,9 @@ def bar(console: Console, unit: str = "bytes") -> Progress:
     :returns: the bar.
     """
     counts = DownloadColumn() if unit == "bytes" else MofNCompleteColumn()
-    return Progress(TextColumn("{task.description}"), BarColumn(), counts, TimeRemainingColumn(), console=console)
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), counts, TimeRemainingColumn(), console=console
+    )
 
 
 @app.command()
@@ -53,7 +62,9 @@ def fetch(
                 task = progress.add_task(name, total=None)
                 store.fetch(
                     name,
-                    progress=lambda done, total, task=task: progress.update(task, completed=done, total=total),  # type: ignore[misc]
+                    progress=lambda done, total, task=task: progress.update(
+                        task, completed=done, total=total
+                    ),  # type: ignore[misc]
                     source=source,  # type: ignore[arg-type]
                     notice=lambda line: progress.console.print(escape(line), style="dim", highlight=False),
                 )

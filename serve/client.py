@@ -31,7 +31,9 @@ class Client(Protocol):
     where: str
     """Says who answers."""
 
-    def ask(self, question: str, mode: str, tenant_id: str, top_k: int | None, model: str | None) -> QueryResult:
+    def ask(
+        self, question: str, mode: str, tenant_id: str, top_k: int | None, model: str | None
+    ) -> QueryResult:
         """Answer a question."""
 
     def ingest(self, documents: Sequence[dict[str, Any]], tenant_id: str, progress: Progress) -> int:
@@ -54,7 +56,9 @@ class LocalClient:
         """
         self.registry = registry
 
-    def ask(self, question: str, mode: str, tenant_id: str, top_k: int | None, model: str | None) -> QueryResult:
+    def ask(
+        self, question: str, mode: str, tenant_id: str, top_k: int | None, model: str | None
+    ) -> QueryResult:
         """
         Answer a question.
 
@@ -107,7 +111,9 @@ class HttpClient:
         self.where = f"the service at {url}"
         self._http = httpx.Client(base_url=url, timeout=timeout, trust_env=False)
 
-    def ask(self, question: str, mode: str, tenant_id: str, top_k: int | None, model: str | None) -> QueryResult:
+    def ask(
+        self, question: str, mode: str, tenant_id: str, top_k: int | None, model: str | None
+    ) -> QueryResult:
         """Answer a question; see `LocalClient.ask`."""
         body = {"q": question, "mode": mode, "tenant_id": tenant_id, "k": top_k, "model": model}
         return QueryResult.model_validate(self._call("POST", "/query/", json=body))
@@ -137,7 +143,9 @@ class HttpClient:
             if job["status"] == "done":
                 return int(job["chunks_ok"])
             if job["status"] in ("failed", "cancelled"):
-                raise ServiceError(f"job {job['job_id']} {job['status']}: {job['error'] or 'no reason given'}")
+                raise ServiceError(
+                    f"job {job['job_id']} {job['status']}: {job['error'] or 'no reason given'}"
+                )
             time.sleep(_POLL_SECONDS)
             job = self._call("GET", f"/ingest/{job['job_id']}")
 

@@ -44,7 +44,9 @@ def run_demo(settings: Settings, console: Console, docs: Path | None, tenant_id:
         with console.status(f"ingesting {len(documents)} documents from {folder} …"):
             chunks = client.ingest(documents, tenant_id, lambda _: None)
         seconds = time.perf_counter() - begin
-        console.print(f"Ingested {len(documents)} documents, {chunks} chunks, in {seconds:.1f} s for tenant '{tenant_id}'.")
+        console.print(
+            f"Ingested {len(documents)} documents, {chunks} chunks, in {seconds:.1f} s for tenant '{tenant_id}'."
+        )
         summary = Table("mode", *QUESTIONS)
         times: dict[str, list[str]] = {mode: [] for mode in MODES}
         for question in QUESTIONS:

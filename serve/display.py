@@ -1,6 +1,6 @@
 """Answers on a terminal."""
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -19,7 +19,7 @@ def show_result(console: Console, result: QueryResult, question: str | None = No
     :param result: the answer.
     :param question: the question, when it should stand above.
     """
-    parts: list[object] = [Text(result.answer)]
+    parts: list[RenderableType] = [Text(result.answer)]
     if result.rephrased:
         parts.append(Text(f"searched again as: {result.rephrased}", style="dim"))
     if result.citations:
@@ -27,7 +27,9 @@ def show_result(console: Console, result: QueryResult, question: str | None = No
     if result.grades:
         parts.append(_grades(result.grades))
     title = Text.assemble((result.mode, "bold"), f"  {question}" if question else "")
-    console.print(Panel(Group(*parts), title=title, title_align="left", subtitle=_facts(result), subtitle_align="right"))  # type: ignore[arg-type]
+    console.print(
+        Panel(Group(*parts), title=title, title_align="left", subtitle=_facts(result), subtitle_align="right")
+    )
 
 
 def _citations(citations: list[Citation]) -> Table:
@@ -36,7 +38,11 @@ def _citations(citations: list[Citation]) -> Table:
         quote = " ".join(citation.quote.split())
         shown = quote if len(quote) <= _QUOTE_CHARS else quote[: _QUOTE_CHARS - 1] + "…"
         place = f"{citation.title or citation.document_id} ({citation.start}-{citation.end})"
-        table.add_row(Text(f"[{citation.index}]", style="cyan"), Text(place, style="cyan"), Text(f"“{shown}”", style="italic"))
+        table.add_row(
+            Text(f"[{citation.index}]", style="cyan"),
+            Text(place, style="cyan"),
+            Text(f"“{shown}”", style="italic"),
+        )
     return table
 
 

@@ -45,7 +45,21 @@ _PROBLEMS: list[tuple[type[Exception], int, str]] = [
     (QueueUnavailableError, 503, "job-store-unavailable"),
     (TimeoutError, 504, "timeout"),
 ]
+_RETRY_AFTER_SECONDS = 5
 _HTTP_KINDS = {400: "bad-request", 404: "not-found", 405: "method-not-allowed", 415: "unsupported-media-type"}
+
+
+class ProblemError(HTTPException):
+    """An error for Hayhooks' routes, which let only an `HTTPException` through; keeps the kind of problem."""
+
+    def __init__(self, error: Exception) -> None:
+        """
+        Say what a client is told.
+
+        :param error: what a mode raised.
+        """
+        status, self.kind, detail = describe(error)
+        super().__init__(status, detail, _retry_after(error, status))
 
 
 def problem_response(
@@ -102,13 +116,13 @@ async def _known_error(request: Request, error: Exception) -> JSONResponse:
     status, kind, detail = describe(error)
     if status >= 500:
         logger.warning("%s: %s", kind, error, exc_info=error.__cause__)
-    retry_after = getattr(error, "retry_after", 5 if status == 503 else None)
-    headers = {"Retry-After": str(retry_after)} if retry_after is not None else None
-    return problem_response(status, kind, detail, request.state.request_id, headers)
+    return problem_response(status, kind, detail, request.state.request_id, _retry_after(error, status))
 
 
 async def _http_error(request: Request, error: HTTPException) -> JSONResponse:
-    kind = _HTTP_KINDS.get(error.status_code, "http-error")
+    kind = error.kind if isinstance(error, ProblemError) else _HTTP_KINDS.get(error.status_code, "http-error")
+    if isinstance(error, ProblemError) and error.status_code >= 500:
+        logger.warning("%s", error.kind, exc_info=error.__cause__)
     headers = dict(error.headers) if error.headers else None
     return problem_response(error.status_code, kind, str(error.detail), request.state.request_id, headers)
 
@@ -116,8 +130,15 @@ async def _http_error(request: Request, error: HTTPException) -> JSONResponse:
 async def _invalid_request(request: Request, error: RequestValidationError) -> JSONResponse:
     # Never `input`: it may hold what JSON can't, and is the caller's own.
     faults = [{"field": _field(fault["loc"]), "message": _message(fault)} for fault in error.errors()]
-    detail = "; ".join(f"{fault['field']}: {fault['message']}" if fault["field"] else fault["message"] for fault in faults)
+    detail = "; ".join(
+        f"{fault['field']}: {fault['message']}" if fault["field"] else fault["message"] for fault in faults
+    )
     return problem_response(422, "invalid-request", detail, request.state.request_id, errors=faults)
+
+
+def _retry_after(error: Exception, status: int) -> dict[str, str] | None:
+    seconds = getattr(error, "retry_after", _RETRY_AFTER_SECONDS if status == 503 else None)
+    return None if seconds is None else {"Retry-After": str(seconds)}
 
 
 def _message(fault: dict[str, Any]) -> str:

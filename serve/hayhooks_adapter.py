@@ -1,14 +1,14 @@
 """Everything that touches Hayhooks, half-private parts included; pinned to 2.1.
 
-Hayhooks gives `/{mode}/run`, the OpenAI routes and `/status`. Its deploy, undeploy and draw routes run a caller's code
-or send the pipeline to an outside service, so they are taken out.
+Hayhooks gives `/{mode}/run` and `/status`. Taken out are its deploy, undeploy and draw routes, which run a caller's
+code or send the pipeline to an outside service, and its OpenAI routes, which would answer 501 and lose files.
 """
 
 import inspect
 from types import SimpleNamespace
 from typing import Any
 
-from fastapi import FastAPI, HTTPException
+from fastapi import APIRouter, FastAPI
 
 # Read when Hayhooks is imported, so before `create_app` is.
 from hayhooks.settings import settings as hayhooks_settings
@@ -29,7 +29,7 @@ from hayhooks.server.utils.module_loader import create_pipeline_wrapper_instance
 
 from modes.mode import Mode  # noqa: E402
 from modes.results import QueryResult  # noqa: E402
-from serve.errors import describe  # noqa: E402
+from serve.errors import ProblemError  # noqa: E402
 from serve.telemetry import give_back_loggers  # noqa: E402
 
 _CLOSED_ROUTERS = (deploy_router, undeploy_router, draw_router)
@@ -52,7 +52,7 @@ def create_hayhooks_app() -> FastAPI:
     give_back_loggers()
     app.user_middleware = [entry for entry in app.user_middleware if entry.cls is not RequestIdMiddleware]
     app.router.routes = [
-        route for route in app.router.routes if getattr(route, "original_router", None) not in _CLOSED_ROUTERS
+        route for route in app.router.routes if not _closed(getattr(route, "original_router", None))
     ]
     return app
 
@@ -67,8 +67,14 @@ def serve_modes(app: FastAPI, modes: list[Mode]) -> None:
     for name in hayhooks_registry.get_names():
         hayhooks_registry.remove(name)
     for mode in modes:
-        wrapper = create_pipeline_wrapper_instance(SimpleNamespace(PipelineWrapper=_wrapper_class(mode)))  # type: ignore[arg-type]
+        wrapper = create_pipeline_wrapper_instance(SimpleNamespace(PipelineWrapper=_wrapper_class(mode)))
         commit_prepared_pipeline(PreparedPipeline(mode.name, wrapper), app=app)
+
+
+def _closed(router: APIRouter | None) -> bool:
+    # The OpenAI router is made anew for each application, so it is known by what is in it.
+    paths = {getattr(route, "path", "") for route in router.routes} if router else set()
+    return router in _CLOSED_ROUTERS or "/v1/chat/completions" in paths
 
 
 def _wrapper_class(mode: Mode) -> type[BasePipelineWrapper]:
@@ -76,10 +82,7 @@ def _wrapper_class(mode: Mode) -> type[BasePipelineWrapper]:
         try:
             return await mode.run_async(**given)
         except Exception as error:
-            status, _, detail = describe(error)
-            if status == 500:
-                raise
-            raise HTTPException(status, detail) from error
+            raise ProblemError(error) from error
 
     # Hayhooks reads the request's fields off the signature: the mode's own inputs, no more.
     parameters = [

@@ -46,7 +46,9 @@ class DataDirLock:
                 f"{self.data_dir} is in use by {who}: stop that one, or set DATA_DIR to another directory"
             ) from None
         except OSError as error:
-            raise DataDirInUseError(f"{self.data_dir} can't be used: {error.strerror}; set DATA_DIR") from None
+            raise DataDirInUseError(
+                f"{self.data_dir} can't be used: {error.strerror}; set DATA_DIR"
+            ) from None
         self._address.unlink(missing_ok=True)
 
     def announce(self, url: str) -> None:

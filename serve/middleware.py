@@ -62,7 +62,11 @@ class RequestIDMiddleware:
             finally:
                 milliseconds = (time.perf_counter() - begin) * 1000
                 access_log.info(
-                    "%s %s → %s [%.0fms]", scope["method"], scope["path"], exchange.status or "-", milliseconds
+                    "%s %s → %s [%.0fms]",
+                    scope["method"],
+                    scope["path"],
+                    exchange.status or "-",
+                    milliseconds,
                 )
 
 

@@ -13,7 +13,17 @@ from modes.results import QueryResult
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 # What splitters and the writer set themselves.
 RESERVED_META = frozenset(
-    {"document_id", "title", "start", "chunk_index", "page_number", "source_id", "split_id", "split_idx_start", "parent_id"}
+    {
+        "document_id",
+        "title",
+        "start",
+        "chunk_index",
+        "page_number",
+        "source_id",
+        "split_id",
+        "split_idx_start",
+        "parent_id",
+    }
 )
 
 
@@ -52,7 +62,9 @@ class QueryBody(Request):
     """A question; each field can also be a query parameter of the same name, which then wins."""
 
     q: FilledText | None = Field(None, description="The question.", examples=["What is a mode?"])
-    mode: Text | None = Field(None, description="Which mode answers; `GET /modes` lists them.", examples=["crag"])
+    mode: Text | None = Field(
+        None, description="Which mode answers; `GET /modes` lists them.", examples=["crag"]
+    )
     tenant_id: TenantID | None = None
     model: Text | None = Field(None, description="Another language model, of those the service allows.")
     k: int | None = Field(None, ge=1, description="Chunks to retrieve.", examples=[5])
@@ -73,12 +85,15 @@ class DocumentInput(Request):
     """A document to ingest."""
 
     id: Annotated[FilledText, Field(max_length=512)] | None = Field(
-        None, description="Names the document; ingesting it again replaces it. Made from the text when left out."
+        None,
+        description="Names the document; ingesting it again replaces it. Made from the text when left out.",
     )
     text: FilledText
     title: Annotated[Text, Field(max_length=1024)] | None = None
     meta: dict[Annotated[FilledText, Field(max_length=128)], MetaValue] = Field(
-        default_factory=dict, description="Further metadata, for filters: texts, numbers and booleans.", max_length=64
+        default_factory=dict,
+        description="Further metadata, for filters: texts, numbers and booleans.",
+        max_length=64,
     )
 
     @model_validator(mode="after")
@@ -126,7 +141,9 @@ class ModeList(BaseModel):
 
     items: list[ModeInfo]
     next: str | None = None
-    broken: list[str] = Field(default_factory=list, description="Files that have faults, as `file:line: what`.")
+    broken: list[str] = Field(
+        default_factory=list, description="Files that have faults, as `file:line: what`."
+    )
 
 
 class Health(BaseModel):

@@ -99,7 +99,11 @@ class Service:
             problems.append(f"there is no indexing pipeline '{INDEXING}'")
         if not loading and self._warming is not None and self._warming.exception() is not None:
             problems.append("the models could not be loaded; the log says why")
-        problems += [f"{name}: {state}" for name, state in (("chroma", chroma), ("jobs", jobs), ("llm", llm)) if state != "ok"]
+        problems += [
+            f"{name}: {state}"
+            for name, state in (("chroma", chroma), ("jobs", jobs), ("llm", llm))
+            if state != "ok"
+        ]
         return Ready(
             status="degraded" if problems else "loading" if loading else "ok",
             chroma=chroma,
@@ -132,7 +136,12 @@ def job_documents(body: IngestBody) -> list[dict[str, Any]]:
     if body.texts is not None:
         return [{"id": _id_from(text), "text": text, "title": None, "meta": {}} for text in body.texts]
     return [
-        {"id": document.id or _id_from(document.text), "text": document.text, "title": document.title, "meta": document.meta}
+        {
+            "id": document.id or _id_from(document.text),
+            "text": document.text,
+            "title": document.title,
+            "meta": document.meta,
+        }
         for document in body.documents or []
     ]
 

@@ -42,7 +42,9 @@ def read_sources(paths: Iterable[Path]) -> tuple[list[dict[str, Any]], list[Skip
         elif not text.strip():
             skipped.append(SkippedFile(path, "no text in it"))
         else:
-            documents.append({"id": name, "text": text, "title": _title(path, text), "meta": {"source": name}})
+            documents.append(
+                {"id": name, "text": text, "title": _title(path, text), "meta": {"source": name}}
+            )
     return documents, skipped
 
 

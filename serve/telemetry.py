@@ -43,7 +43,7 @@ class RequestIDFormatter(logging.Formatter):
         """Set the form."""
         super().__init__("%(asctime)s %(levelname)-8s %(name)s - %(message)s", "%Y-%m-%dT%H:%M:%S")
 
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+    def formatMessage(self, record: logging.LogRecord) -> str:
         """
         Make the line, without the traceback.
 
@@ -74,7 +74,9 @@ def _forward_loguru(message: "loguru.Message") -> None:
                 record["line"],
                 record["message"],
                 (),
-                (exception.type, exception.value, exception.traceback) if exception and exception.type else None,  # type: ignore[arg-type]
+                (exception.type, exception.value, exception.traceback)
+                if exception and exception.type
+                else None,  # type: ignore[arg-type]
             )
         )
 

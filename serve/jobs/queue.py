@@ -16,7 +16,13 @@ from hayhooks.durable.engine import ExecutionControl, ExecutionNotFoundError, Ex
 from hayhooks.durable.store import ExecutionAdmissionError, ExecutionStoreError, SubmissionResult
 
 from serve.jobs.database import JobDatabase
-from serve.jobs.model import DocumentError, Job, JobInput, JobState, JobStatus, job_from_parts, job_from_stored
+from serve.jobs.model import (
+    Job,
+    JobInput,
+    JobState,
+    job_from_parts,
+    job_from_stored,
+)
 from serve.jobs.runner import Bind, JobRunner, Work, is_transient
 from serve.jobs.spool import Document, JobSpool, SqliteJobSpool
 from serve.jobs.store import SqliteExecutionStore

@@ -26,7 +26,9 @@ async def ingest(request: Request, response: Response, body: IngestBody, tenancy
     documents = job_documents(body)
     if len(documents) > service.settings.max_documents_per_job:
         limit = service.settings.max_documents_per_job
-        message = f"{len(documents)} documents are more than {limit} (MAX_DOCUMENTS_PER_JOB); send several requests"
+        message = (
+            f"{len(documents)} documents are more than {limit} (MAX_DOCUMENTS_PER_JOB); send several requests"
+        )
         raise RequestValidationError([{"type": "too_many", "loc": ("body",), "msg": message}])
     job = await service.jobs.submit(tenancy.tenant(body.tenant_id), documents, request.state.request_id)
     response.headers["Location"] = f"/ingest/{job.job_id}"
@@ -39,7 +41,9 @@ async def get_job(request: Request, response: Response, job_id: str) -> Job:
     """Tell the state of a job."""
     job: Job | None = await request.app.state.service.jobs.get(job_id)
     if job is None:
-        raise UnknownJobError(f"there is no job '{job_id[:64]}'; jobs are forgotten a week after they finished")
+        raise UnknownJobError(
+            f"there is no job '{job_id[:64]}'; jobs are forgotten a week after they finished"
+        )
     if not job.status.finished:
         response.headers["Retry-After"] = _POLL_SECONDS
     return job

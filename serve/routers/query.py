@@ -21,15 +21,21 @@ async def query(
     tenancy: CallerTenancy,
     body: QueryBody | None = None,
     q: Annotated[FilledText | None, Query(description="The question.")] = None,
-    mode: Annotated[Text | None, Query(description=f"Which mode answers; `{DEFAULT_MODE}` when left out.")] = None,
-    tenant_id: Annotated[TenantID | None, Query(description="Whose documents; `default` when left out.")] = None,
+    mode: Annotated[
+        Text | None, Query(description=f"Which mode answers; `{DEFAULT_MODE}` when left out.")
+    ] = None,
+    tenant_id: Annotated[
+        TenantID | None, Query(description="Whose documents; `default` when left out.")
+    ] = None,
     model: Annotated[Text | None, Query(description="Another language model, of those allowed.")] = None,
     k: Annotated[int | None, Query(ge=1, description="Chunks to retrieve.")] = None,
 ) -> QueryResponse:
     """Answer a question from a tenant's documents, given as query parameters, as a JSON body, or as both."""
     service: Service = request.app.state.service
     given = {"q": q, "mode": mode, "tenant_id": tenant_id, "model": model, "k": k}
-    asked: dict[str, Any] = (body or QueryBody()).model_dump() | {n: v for n, v in given.items() if v is not None}
+    asked: dict[str, Any] = (body or QueryBody()).model_dump() | {
+        n: v for n, v in given.items() if v is not None
+    }
     _check(asked, service)
     async with asyncio.timeout(service.settings.request_timeout):
         result = await service.registry[asked["mode"] or DEFAULT_MODE].run_async(
@@ -48,7 +54,9 @@ def _check(asked: dict[str, Any], service: Service) -> None:
         raise _invalid("q", "is missing: give the question as query parameter 'q' or in a JSON body")
     if len(question) > service.settings.max_question_chars:
         limit = service.settings.max_question_chars
-        raise _invalid("q", f"has {len(question)} characters; at most {limit} (MAX_QUESTION_CHARS) are accepted")
+        raise _invalid(
+            "q", f"has {len(question)} characters; at most {limit} (MAX_QUESTION_CHARS) are accepted"
+        )
     if top_k is not None and top_k > service.settings.max_top_k:
         raise _invalid("k", f"is {top_k}; at most {service.settings.max_top_k} (MAX_TOP_K) are accepted")
 

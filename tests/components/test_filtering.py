@@ -13,7 +13,9 @@ def test_no_filters_are_no_arguments() -> None:
 def test_a_single_condition_needs_no_and() -> None:
     """An AND or OR of one condition is that condition, which Chroma would refuse otherwise."""
     condition = {"field": "meta.year", "operator": ">", "value": 2000}
-    assert chroma_filters({"operator": "AND", "conditions": [condition]}) == {"where": {"year": {"$gt": 2000}}}
+    assert chroma_filters({"operator": "AND", "conditions": [condition]}) == {
+        "where": {"year": {"$gt": 2000}}
+    }
     assert chroma_filters({"operator": "OR", "conditions": [condition]}) == {"where": {"year": {"$gt": 2000}}}
 
 
@@ -45,11 +47,17 @@ def test_content_and_metadata_are_parted() -> None:
         {"operator": "AND", "conditions": []},
         {"operator": "AND", "conditions": ["a"]},
         {"operator": "NOT", "conditions": [{"field": "a", "operator": "==", "value": 1}]},
-        {"operator": "OR", "conditions": [{"field": "content", "operator": "contains", "value": "x"}, {"field": "a", "operator": "==", "value": 1}]},
+        {
+            "operator": "OR",
+            "conditions": [
+                {"field": "content", "operator": "contains", "value": "x"},
+                {"field": "a", "operator": "==", "value": 1},
+            ],
+        },
         ["a"],
     ],
 )
 def test_what_cannot_be_converted_is_refused(filters: object) -> None:
     """A malformed filter is an error that says what is allowed, never an empty result."""
-    with pytest.raises(InvalidFilterError, match="."):
+    with pytest.raises(InvalidFilterError):
         chroma_filters(filters)  # type: ignore[arg-type]

@@ -103,7 +103,9 @@ def test_duplicate_policies(stores: TenantDocumentStores) -> None:
 def test_tenants_do_not_see_each_other(stores: TenantDocumentStores) -> None:
     """What one tenant wrote, under the same id too, another does not find."""
     stores.get_or_create("a").write_documents([chunk(1, [1.0, 0.0])])
-    stores.get_or_create("b").write_documents([Document(id="chunk-1", content="b's", embedding=[1.0, 0.0], meta={"x": 1})])
+    stores.get_or_create("b").write_documents(
+        [Document(id="chunk-1", content="b's", embedding=[1.0, 0.0], meta={"x": 1})]
+    )
     assert stores.get("a").search_embeddings([[1.0, 0.0]], 5)[0][0].content == "text 1"
 
 

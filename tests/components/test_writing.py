@@ -15,7 +15,12 @@ def split(document_id: str, *texts: str) -> list[Document]:
         Document(
             content=text,
             embedding=[1.0, float(number)],
-            meta={"document_id": document_id, "split_id": number, "split_idx_start": number * 100, "_split_overlap": [{}]},
+            meta={
+                "document_id": document_id,
+                "split_id": number,
+                "split_idx_start": number * 100,
+                "_split_overlap": [{}],
+            },
         )
         for number, text in enumerate(texts)
     ]
