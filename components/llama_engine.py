@@ -25,7 +25,7 @@ from components.model_errors import (
 logger = logging.getLogger(__name__)
 
 # Prompt tokens decoded at a time. A sequence can only be cancelled between two batches, so a small one frees
-# its slot soon and lets other sequences go on; on a CPU it costs no speed.
+# its slot soon and lets other sequences go on; on a CPU 64 cost no more time for each token than 512 (32 do).
 BATCH_TOKENS = 64
 MAX_THREADS = 8
 

@@ -63,9 +63,7 @@ def chat_request(messages: list[ChatMessage], options: dict[str, Any]) -> dict[s
 def _message(message: ChatMessage) -> dict[str, str]:
     readable = message.role in (ChatRole.SYSTEM, ChatRole.USER, ChatRole.ASSISTANT)
     if not readable or not message.texts or message.images or message.tool_calls:
-        raise InvalidGenerationError(
-            f"the built-in model takes messages of text, not this {message.role} message"
-        )
+        raise InvalidGenerationError(f"the built-in model can't read this message from {message.role.value}")
     text = CONTROL_TOKEN.sub("< ", "\n".join(message.texts))
     return {"role": message.role.value, "content": text.encode("utf-8", "replace").decode()}
 

@@ -19,8 +19,8 @@ class OpenAIModels(ModelServer):
     """
     The models of a server that speaks OpenAI's protocol; `url` ends in `/v1`.
 
-    A cancelled call closes its connection. vLLM then stops; llama.cpp's server stops only a streamed reply and
-    finishes another one for nobody.
+    A cancelled call closes its connection. vLLM then stops; llama.cpp's server stops only a streamed reply,
+    and finishes another one for nobody.
     """
 
     title = "the OpenAI-compatible server"

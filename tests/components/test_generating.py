@@ -267,7 +267,7 @@ def test_waiting_has_an_end(case: Case) -> None:
     generator = ModelChatGenerator(case.models)
 
     async def main() -> list[Any]:
-        calls = [generator.run_async(STORY, LONG) for _ in range(2 * case.models.concurrency)]
+        calls = [generator.run_async(STORY, {"max_tokens": 100}) for _ in range(2 * case.models.concurrency)]
         results = await asyncio.gather(*calls, return_exceptions=True)
         await case.models.close_async()
         return results
