@@ -91,7 +91,7 @@ class CitedText:
             chunk = self._corrected(number - 1, claim)
             if chunk not in kept:
                 kept.append(chunk)
-            self.claims.setdefault(chunk, claim)
+            self.claims[chunk] = f"{self.claims[chunk]} {claim}" if chunk in self.claims else claim
         return kept
 
     def _corrected(self, chunk: int, claim: str) -> int:
