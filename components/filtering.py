@@ -4,6 +4,7 @@ chroma-haystack's own conversion finds nothing when one AND mixes content and me
 condition, so this is ours.
 """
 
+import math
 from typing import Any
 
 _COMPARISONS = {"==": "$eq", "!=": "$ne", ">": "$gt", ">=": "$gte", "<": "$lt", "<=": "$lte"}
@@ -97,8 +98,8 @@ def _comparison(operator: Any, value: Any) -> dict[str, Any]:
         known = ", ".join([*_COMPARISONS, *_MEMBERSHIPS])
         raise InvalidFilterError(f"unknown operator {operator!r}; there are {known}")
     if operator in ("==", "!="):
-        if not isinstance(value, str | int | float):
+        if not isinstance(value, str | int | float) or value != value:
             raise InvalidFilterError(f"'{operator}' takes a text, a number or a boolean")
-    elif isinstance(value, bool) or not isinstance(value, int | float):
+    elif isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise InvalidFilterError(f"'{operator}' takes a number")
     return {_COMPARISONS[operator]: value}

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+import fastapi
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -34,6 +35,7 @@ _PROBLEMS: list[tuple[type[Exception], int, str]] = [
     (UnsupportedInputError, 422, "unsupported-input"),
     (model_errors.UnknownModelError, 422, "unknown-model"),
     (model_errors.ContextLengthExceededError, 422, "prompt-too-long"),
+    (model_errors.InvalidGenerationError, 422, "invalid-model-input"),
     (StructuredAnswerError, 502, "invalid-model-reply"),
     (BrokenModeError, 503, "broken-mode"),
     (storing.DocumentStoreUnavailableError, 503, "document-store-unavailable"),
@@ -49,7 +51,7 @@ _RETRY_AFTER_SECONDS = 5
 _HTTP_KINDS = {400: "bad-request", 404: "not-found", 405: "method-not-allowed", 415: "unsupported-media-type"}
 
 
-class ProblemError(HTTPException):
+class ProblemError(fastapi.HTTPException):
     """An error for Hayhooks' routes, which let only an `HTTPException` through; keeps the kind of problem."""
 
     def __init__(self, error: Exception) -> None:

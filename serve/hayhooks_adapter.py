@@ -73,8 +73,14 @@ def serve_modes(app: FastAPI, modes: list[Mode]) -> None:
 
 def _closed(router: APIRouter | None) -> bool:
     # The OpenAI router is made anew for each application, so it is known by what is in it.
-    paths = {getattr(route, "path", "") for route in router.routes} if router else set()
-    return router in _CLOSED_ROUTERS or "/v1/chat/completions" in paths
+    return router in _CLOSED_ROUTERS or "/v1/chat/completions" in _paths(router)
+
+
+def _paths(router: APIRouter | None) -> set[str]:
+    paths: set[str] = set()
+    for route in router.routes if router else []:
+        paths |= {getattr(route, "path", "")} | _paths(getattr(route, "original_router", None))
+    return paths
 
 
 def _wrapper_class(mode: Mode) -> type[BasePipelineWrapper]:

@@ -12,6 +12,7 @@ from settings import Settings
 logger = logging.getLogger("thresher.server")
 
 _GRACE_SECONDS = 10
+_BACKLOG = 2048
 
 
 class AddressInUseError(RuntimeError):
@@ -31,6 +32,8 @@ def bind(settings: Settings) -> socket.socket:
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind((settings.host, settings.port))
+        # From now on callers wait instead of being refused, until the application has started.
+        bound.listen(_BACKLOG)
     except OSError as error:
         bound.close()
         raise AddressInUseError(

@@ -96,6 +96,8 @@ def configure_logging(level: str) -> None:
     # These write a line for each request that they send, or each component that they run.
     for name in ("httpx", "httpcore", "chromadb", "haystack"):
         logging.getLogger(name).setLevel(max(logging.getLevelName(level), logging.WARNING))
+    # Warns of each reply cut at max_tokens, and a grade is one token long.
+    logging.getLogger("haystack.components.generators.chat.openai").setLevel(logging.ERROR)
     loguru.logger.remove()
     loguru.logger.add(_forward_loguru, level=level, format="{message}")
     # Hayhooks logs each run with its parameters, which are the user's question.

@@ -38,7 +38,7 @@ async def query(
     }
     _check(asked, service)
     async with asyncio.timeout(service.settings.request_timeout):
-        result = await service.registry[asked["mode"] or DEFAULT_MODE].run_async(
+        result = await service.registry[DEFAULT_MODE if asked["mode"] is None else asked["mode"]].run_async(
             query=asked["q"],
             tenant_id=tenancy.tenant(asked["tenant_id"]),
             top_k=asked["k"],
