@@ -16,7 +16,11 @@ _NUMBERS = r"\^?\s*\d{1,4}(?:\s*(?:,|;|-|–|and)\s*\^?\d{1,4})*\s*"
 _MARKER = re.compile(rf"\[({_NUMBERS})\](?!\()|【({_NUMBERS})[^】\d]*】")
 _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`", re.S)
 _RANGE = re.compile(r"(\d+)\s*[-–]\s*\^?(\d+)|(\d+)")
-_SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=\S)|\n+")
+_LEADING_MARKS = re.compile(rf"\A(?:\s*(?:{_MARKER.pattern}))*[\s.,;:-]*")
+# "[1] It is tall. [2] It is old.": marks before what they vouch for, and none at the end.
+_LEADING_STYLE = re.compile(rf"(?s:[\s*-]*(?:{_MARKER.pattern}).*[^\s\]】.)])[.)]?")
+_CLAIM_CHARS = 600
+_AROUND_CLAIM = " .,;:-*()\t"
 
 # A citation moves to a chunk that fits the claim by so much better: a small model names the wrong passage for
 # one answer in four, though it took the words from the right one.
@@ -46,7 +50,8 @@ class CitedText:
     def _read(self, reply: str) -> tuple[str, str]:
         """Resolve the marks; gives the text with those that count, and without any."""
         code = [match.span() for match in _CODE.finditer(reply)]
-        text, bare = "", ""
+        text, bare, claim = "", "", ""
+        leading = _LEADING_STYLE.fullmatch(reply.strip()) is not None
         done = 0
         subscript_end = -1
         for match in _MARKER.finditer(reply):
@@ -54,7 +59,10 @@ class CitedText:
             if in_code or match.start() == subscript_end or self._is_subscript(reply, match):
                 subscript_end = match.end()
                 continue
-            claim = _claim(reply, match.start(), match.end())
+            before = "" if leading else reply[done : match.start()]
+            # A mark right behind another one vouches for the same words.
+            if leading or not claim or before.strip(_AROUND_CLAIM):
+                claim = _claim(before, reply[match.end() : match.end() + _CLAIM_CHARS]) or claim
             marks = "".join(f"[{chunk + 1}]" for chunk in self.cite(_expand(match[1] or match[2]), claim))
             before = reply[done : match.start()]
             text += (before if marks else before.rstrip(" \t")) + marks
@@ -64,7 +72,7 @@ class CitedText:
 
     def _is_subscript(self, reply: str, match: re.Match[str]) -> bool:
         """Tell `a[0]` of a program or of the chunk's own text from a citation glued to a word."""
-        name = re.search(r"[\w)]+$", reply[: match.start()])
+        name = re.search(r"[\w)]+$", reply[max(match.start() - 80, 0) : match.start()])
         if name is None or not match[0].startswith("["):
             return False
         goes_on = re.match(r"\s*=[^=]|\[[^\W\d]|\.\w|\(", reply[match.end() :])
@@ -167,15 +175,14 @@ def _expand(numbers: str) -> list[int]:
     return found
 
 
-def _claim(reply: str, start: int, end: int) -> str:
-    """Give the words that a mark vouches for: its sentence up to it, or what follows a leading mark."""
-    before = _SENTENCE_END.split(reply[:start])
-    claim = before[-1]
-    if not without_markers(claim).strip(" .,;:-*") and len(before) > 1 and not reply[:start].endswith("\n"):
-        claim = before[-2]
-    if without_markers(claim).strip(" .,;:-*"):
+def _claim(before: str, after: str) -> str:
+    """Give what a mark vouches for: its paragraph back to the mark before, or what follows up to the next mark."""
+    claim = before.rstrip().rpartition("\n")[2].strip(_AROUND_CLAIM)
+    if claim:
         return without_markers(claim)
-    return without_markers(_SENTENCE_END.split(reply[end:].lstrip(" ].,:;-"), maxsplit=1)[0])
+    behind = _LEADING_MARKS.sub("", after, count=1)
+    following = _MARKER.search(behind)
+    return behind[: following.start() if following else None].strip(_AROUND_CLAIM)
 
 
 @component

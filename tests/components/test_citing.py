@@ -75,6 +75,21 @@ def test_a_range_names_every_passage_in_it():
     assert build("Water is wet [1-3].", "What is water?", documents)["answer"] == "Water is wet [1][2][3]."
 
 
+def test_leading_marks_vouch_for_what_follows():
+    """A model that writes its marks first means the words behind each."""
+    result = build("[2] The bridge is 200 m long. [1] It was built in 1889.", "What is known?")
+    assert [(c["index"], c["quote"]) for c in result["citations"]] == [
+        (2, "The bridge is 200 m long."),
+        (1, "It was built in 1889 by the firm of Gustave Eiffel."),
+    ]
+
+
+def test_a_mark_vouches_for_all_sentences_since_the_last_one():
+    """One mark at the end of a paragraph stands for all of it; neighbours in the chunk are quoted together."""
+    result = build("The tower is 90 m tall. It was built in 1889. [1]", "What is known?")
+    assert result["citations"][0]["quote"].startswith("The tower is 90 m tall. It was built in 1889")
+
+
 def test_subscripts_are_no_citations():
     """An index into an array, in code or in the passage's own words, stays as it is."""
     reply = "Use `a[0]`, m[0][1] or b[3] = 1; the value of arr[1] is shown [2]."
