@@ -16,6 +16,8 @@ from haystack import Pipeline
 from haystack.core.errors import PipelineError
 from haystack.core.serialization import DeserializationCallbacks
 
+from modes.sharing import SharingPipeline
+
 TRUSTED_MODULES = ("components", "components.*")
 _FILE_KEYS = (
     "components",
@@ -295,7 +297,7 @@ def _empty_pipeline(file: PipelineFile) -> Pipeline:
     if not isinstance(validation, bool):
         file.fault("'connection_type_validation' must be true or false", "connection_type_validation")
         validation = True
-    return Pipeline(
+    return SharingPipeline(
         metadata=file.mapping("metadata"), max_runs_per_component=runs, connection_type_validation=validation
     )
 

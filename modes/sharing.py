@@ -1,0 +1,181 @@
+"""Running a pipeline without copying what passes between its components."""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import networkx  # type: ignore[import-untyped]
+from haystack import Pipeline, tracing
+from haystack.core.component.types import InputSocket
+from haystack.core.errors import PipelineRuntimeError
+from haystack.tracing.tracer import NullTracer
+
+
+class SharingPipeline(Pipeline):
+    """
+    A Haystack pipeline whose `run_async` gives components the objects themselves instead of deep copies.
+
+    Haystack deep-copies each input and each output of each component, again in each nested pipeline, which costs a
+    query more processor time than its search. Here lists and dictionaries are copied, but not what is in them: as
+    Haystack asks of components too, they must not change a document or message they are given.
+
+    Everything else is Haystack's, and what is not a plain graph (cycles, variadic sockets, converting connections)
+    or is being traced is left to it.
+
+    Usage example:
+    ```python
+    pipeline = SharingPipeline()
+    pipeline.add_component("prompt_builder", GroundedPromptBuilder())
+    outputs = await pipeline.run_async({"prompt_builder": {"query": "Why?", "documents": documents}})
+    ```
+    """
+
+    _plan: "_Plan | None" = None
+    _planned_for: tuple[list[Any], list[Any]] | None = None
+    _warm = False
+
+    async def run_async(
+        self, data: dict[str, Any], include_outputs_from: set[str] | None = None, concurrency_limit: int = 4
+    ) -> dict[str, Any]:
+        """
+        Run the pipeline; see `Pipeline.run_async`.
+
+        :param data: inputs by component.
+        :param include_outputs_from: components whose outputs are wanted though others take them.
+        :param concurrency_limit: how many components run at once.
+        :returns: outputs by component.
+        :raises ValueError: if the inputs are wrong.
+        :raises PipelineRuntimeError: if a component fails.
+        """
+        plan = self._planned()
+        if (
+            plan is None
+            or not data.keys() <= plan.keys()
+            or not isinstance(tracing.tracer.actual_tracer, NullTracer)
+        ):
+            return await super().run_async(data, include_outputs_from, concurrency_limit)
+        if not self._warm:
+            await self.warm_up_async()
+            self._warm = True
+        self.validate_input(data)
+        run = _Run(plan, data, include_outputs_from or set(), asyncio.Semaphore(concurrency_limit))
+        await run.go_on([name for name, step in plan.items() if not step.senders])
+        return run.outputs
+
+    def _planned(self) -> "_Plan | None":
+        graph = (list(self.graph.nodes), list(self.graph.edges(keys=True)))
+        if self._planned_for != graph:
+            self._planned_for = graph
+            self._plan = _plan(self.graph)
+            self._warm = False
+        return self._plan
+
+
+@dataclass(frozen=True)
+class _Step:
+    name: str
+    instance: Any
+    mandatory: frozenset[str]
+    defaults: Mapping[str, Any]
+    senders: int
+    receivers: tuple[tuple[str, str, str], ...]
+    """Output socket, receiving component, its input socket."""
+
+
+_Plan = dict[str, _Step]
+
+
+def _plan(graph: networkx.MultiDiGraph) -> _Plan | None:
+    """Prepare a run; None for what only Haystack can run."""
+    edges = [edge for *_, edge in graph.edges(data=True)]
+    sockets = [socket for _, node in graph.nodes(data=True) for socket in node["input_sockets"].values()]
+    if not networkx.is_directed_acyclic_graph(graph) or any(
+        edge.get("conversion_strategy") for edge in edges
+    ):
+        return None
+    if any(socket.is_variadic or len(socket.senders) > 1 for socket in sockets):
+        return None
+    return {name: _step(graph, name) for name in graph.nodes}
+
+
+def _step(graph: networkx.MultiDiGraph, name: str) -> _Step:
+    node = graph.nodes[name]
+    sockets: list[InputSocket] = list(node["input_sockets"].values())
+    return _Step(
+        name,
+        node["instance"],
+        frozenset(socket.name for socket in sockets if socket.is_mandatory),
+        {socket.name: socket.default_value for socket in sockets if not socket.is_mandatory},
+        graph.in_degree(name),
+        tuple(
+            (edge["from_socket"].name, receiver, edge["to_socket"].name)
+            for _, receiver, edge in graph.out_edges(name, data=True)
+        ),
+    )
+
+
+class _Run:
+    """One run of a plan: a component's turn comes when all that could send it something have had theirs."""
+
+    def __init__(
+        self,
+        plan: _Plan,
+        data: Mapping[str, Mapping[str, Any]],
+        kept: Iterable[str],
+        slots: asyncio.Semaphore,
+    ) -> None:
+        self.outputs: dict[str, Any] = {}
+        self._plan = plan
+        self._kept = kept
+        self._slots = slots
+        self._inputs = {name: dict(data.get(name, ())) for name in plan}
+        self._awaited = {name: step.senders for name, step in plan.items()}
+
+    async def go_on(self, names: list[str]) -> None:
+        """Give these components their turn, and then all whose turn comes through them."""
+        while len(names) == 1:
+            names = await self._turn(self._plan[names[0]])
+        if not names:
+            return
+        try:
+            async with asyncio.TaskGroup() as group:
+                for name in names:
+                    group.create_task(self.go_on([name]))
+        except BaseExceptionGroup as failures:
+            raise failures.exceptions[0] from failures.exceptions[0].__cause__
+
+    async def _turn(self, step: _Step) -> list[str]:
+        """Run a component, unless it lacks an input; give those whose turn comes next."""
+        inputs = self._inputs[step.name]
+        runs = step.mandatory <= inputs.keys() and (inputs or not step.senders)
+        outputs = await self._outputs_of(step, inputs) if runs else {}
+        for socket, receiver, its_socket in step.receivers:
+            if socket in outputs:
+                self._inputs[receiver][its_socket] = outputs[socket]
+            self._awaited[receiver] -= 1
+        taken = () if step.name in self._kept else {socket for socket, *_ in step.receivers}
+        if left := {socket: value for socket, value in outputs.items() if socket not in taken}:
+            self.outputs[step.name] = left
+        receivers = dict.fromkeys(receiver for _, receiver, _ in step.receivers)
+        return [receiver for receiver in receivers if not self._awaited[receiver]]
+
+    async def _outputs_of(self, step: _Step, inputs: dict[str, Any]) -> Mapping[str, Any]:
+        given = {**step.defaults, **{name: _own(value) for name, value in inputs.items()}}
+        async with self._slots:
+            try:
+                if hasattr(step.instance, "run_async"):
+                    outputs = await step.instance.run_async(**given)
+                else:
+                    outputs = await asyncio.to_thread(step.instance.run, **given)
+            except PipelineRuntimeError:
+                raise
+            except Exception as error:
+                raise PipelineRuntimeError.from_exception(step.name, type(step.instance), error) from error
+        if not isinstance(outputs, Mapping):
+            raise PipelineRuntimeError.from_invalid_output(step.name, type(step.instance), outputs)
+        return outputs
+
+
+def _own(value: Any) -> Any:
+    return value.copy() if type(value) in (list, dict, set) else value
