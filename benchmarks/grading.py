@@ -121,16 +121,18 @@ def is_relevant(question: dict[str, Any], document_id: str, chunk: str) -> bool 
 
 
 def fit(features: np.ndarray, relevant: np.ndarray) -> np.ndarray:
-    """Fits a logistic regression by Newton's method, lightly regularised; the intercept comes last."""
-    rows = np.c_[features, np.ones(len(features))]
-    penalty = np.diag([1e-3] * features.shape[1] + [0.0])
+    """Fits a logistic regression by Newton's method, regularised; the intercept comes last."""
+    center, spread = features.mean(axis=0), features.std(axis=0)
+    rows = np.c_[(features - center) / spread, np.ones(len(features))]
+    penalty = np.diag([1e-2] * features.shape[1] + [0.0])
     weights = np.zeros(rows.shape[1])
     for _ in range(30):
         probability = 1 / (1 + np.exp(-rows @ weights))
         gradient = rows.T @ (probability - relevant) / len(rows) + penalty @ weights
         curvature = (rows * (probability * (1 - probability))[:, None]).T @ rows / len(rows) + penalty
         weights -= np.linalg.solve(curvature, gradient)
-    return weights
+    slopes = weights[:-1] / spread
+    return np.r_[slopes, weights[-1] - slopes @ center]
 
 
 def cross_validated(items: list[Graded], columns: list[int]) -> np.ndarray:
@@ -231,32 +233,37 @@ def _summary(by_kind: dict[str, list[float]], seconds: float) -> dict[str, float
     }
 
 
-def measure_evidence(data: Path, model: OnnxEmbeddingModel) -> dict[str, Any]:
-    """Fits, cross-validates and applies the evidence grader."""
+def collect(data: Path, model: OnnxEmbeddingModel) -> tuple[list[Graded], float]:
+    """Measures the evidence of all pairs and retrieved chunks; also says the CPU milliseconds for each."""
     reader = EvidenceReader(model, remembered=0)
     begin = time.process_time()
     pairs = judged_pairs(data, reader)
     milliseconds = (time.process_time() - begin) / len(pairs) * 1000
     sets = ("small", "multihop", "longdocs")
-    items = pairs + [item for name in sets for item in retrieved(data, name, model, reader)]
+    return pairs + [item for name in sets for item in retrieved(data, name, model, reader)], milliseconds
+
+
+def summarise(items: list[Graded], milliseconds: float) -> dict[str, Any]:
+    """Fits, cross-validates and applies the evidence grader."""
     training = [item for item in items if item.source != "longdocs"]
     known = [item for item in training if item.relevant is not None]
     relevant = np.array([bool(item.relevant) for item in known], dtype=float)
     features = np.array([item.features for item in known])
     built_in = [score_evidence(item.evidence) for item in items]
     terms_only = [score_evidence(Evidence(i.evidence.coverage, i.evidence.window, None)) for i in items]
+    validated = cross_validated(training, [0, 1, 2])
     threshold = EvidenceGrader().correct_threshold
     return {
         "coefficients (coverage, window, similarity, intercept)": fit(features, relevant).round(2).tolist(),
         "coefficients without similarity": fit(features[:, :2], relevant).round(2).tolist(),
-        "cross-validated": pair_table(training, cross_validated(training, [0, 1, 2]), threshold),
+        "cross-validated": pair_table(training, validated, threshold),
         "cross-validated without similarity": pair_table(
             training, cross_validated(training, [0, 1]), threshold
         ),
         "coverage alone": pair_table(items, [item.evidence.coverage for item in items], 0.55),
         "as built in": pair_table(items, built_in, threshold),
         "questions": question_table(items, built_in),
-        "questions, cross-validated": question_table(training, cross_validated(training, [0, 1, 2])),
+        "questions, cross-validated": question_table(training, validated),
         "questions, terms only": question_table(items, terms_only),
         "CPU ms for each chunk": round(milliseconds, 1),
     }
@@ -290,7 +297,7 @@ def main() -> None:
     if arguments.llm:
         results = measure_llm(data, models / arguments.llm, arguments.sample, model)
     else:
-        results = measure_evidence(data, model)
+        results = summarise(*collect(data, model))
     show(results)
     RESULTS.mkdir(exist_ok=True)
     target = RESULTS / ("grading-llm.json" if arguments.llm else "grading.json")
