@@ -16,6 +16,12 @@ _NUMBERS = r"\^?\s*\d{1,4}(?:\s*(?:,|;|-|–|and)\s*\^?\d{1,4})*\s*"
 _MARKER = re.compile(rf"\[({_NUMBERS})\](?!\()|【({_NUMBERS})[^】\d]*】")
 _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`", re.S)
 _RANGE = re.compile(r"(\d+)\s*[-–]\s*\^?(\d+)|(\d+)")
+# Words that only lead up to a mark: "The passage is [1]", ", as mentioned in [2]".
+_FILLER = re.compile(
+    r"(?:(?<=[.!?])\s+(?:the|this) (?:passage|source|answer) (?:is|is in|comes from)(?: passage)?"
+    r"|,? as (?:mentioned|stated|described) in(?: passage)?)\s+(?=\[\d+\])",
+    re.IGNORECASE,
+)
 _LEADING_MARKS = re.compile(rf"\A(?:\s*(?:{_MARKER.pattern}))*[\s.,;:-]*")
 # "[1] It is tall. [2] It is old.": marks before what they vouch for, and none at the end.
 _LEADING_STYLE = re.compile(rf"(?s:[\s*-]*(?:{_MARKER.pattern}).*[^\s\]】.)])[.)]?")
@@ -45,7 +51,7 @@ class CitedText:
         self.sources = sources
         self.removed = 0
         self.claims: dict[int, str] = {}
-        self.text, self.bare = self._read(reply)
+        self.text, self.bare = self._read(_FILLER.sub(" ", reply))
 
     def _read(self, reply: str) -> tuple[str, str]:
         """Resolve the marks; gives the text with those that count, and without any."""

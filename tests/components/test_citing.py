@@ -58,6 +58,8 @@ def test_each_mark_is_quoted_for_its_own_claim():
         ("It is 90 m tall【1】.", "It is 90 m tall[1].", 0),
         ("It is 90 m tall【1†source】.", "It is 90 m tall[1].", 0),
         ("It is 90 m tall [99999999999].", "It is 90 m tall [99999999999]. [1]", 0),
+        ("It is 90 m tall. The passage is [1].", "It is 90 m tall. [1].", 0),
+        ("It is 90 m tall, as stated in passage [1].", "It is 90 m tall [1].", 0),
         ("[1] It is 90 m tall.", "[1] It is 90 m tall.", 0),
         ("[1]. It is 90 m tall.", "[1]. It is 90 m tall.", 0),
     ],
