@@ -101,8 +101,8 @@ class EvidenceGrader:
         self,
         embedding_model: OnnxEmbeddingModel | None = None,
         term_weights: TermWeights | None = None,
-        correct_threshold: float = 0.4,
-        ambiguous_threshold: float = 0.15,
+        correct_threshold: float = 0.35,
+        ambiguous_threshold: float = 0.12,
         context_threshold: float = 0.25,
         sentences_to_embed: int = 2,
         max_workers: int = 2,
@@ -179,7 +179,7 @@ def score_evidence(evidence: Evidence) -> float:
     :returns: 0 to 1. The coefficients are those of `benchmarks/grading.py`.
     """
     if evidence.similarity is None:
-        log_odds = -4.35 + 3.5 * evidence.coverage + 3.76 * evidence.window
+        log_odds = -4.86 + 3.9 * evidence.coverage + 4.1 * evidence.window
     else:
-        log_odds = -6.07 + 2.64 * evidence.coverage + 2.91 * evidence.window + 4.81 * evidence.similarity
+        log_odds = -6.98 + 2.97 * evidence.coverage + 3.17 * evidence.window + 5.69 * evidence.similarity
     return 1 / (1 + math.exp(-log_odds))
