@@ -33,7 +33,8 @@ _AROUND_CLAIM = " .,;:-*()\t"
 _CLEARLY_BETTER = 0.1
 # Unless it brings this share of the claim, which that chunk lacks: an answer may stand on two passages.
 _ADDS = 0.2
-# See docs: of answers to questions that the documents hold, 1 in 100 falls below; of others two in three.
+# Measured with the 1.5B model: below it fell 8 of 12 answers to questions that the documents do not answer,
+# and of the answerable 0 of 25 (structured) and 3 of 30 (free text, two of them wrong answers).
 MIN_CONFIDENCE = 0.5
 # An answer counts as supported when a chunk holds this share of what it says.
 _SUPPORTED = 0.5
