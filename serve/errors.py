@@ -112,6 +112,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http_error)  # type: ignore[arg-type]
     for error_type, _, _ in _PROBLEMS:
         app.add_exception_handler(error_type, _known_error)
+    app.add_exception_handler(Exception, _unforeseen_error)
 
 
 async def _known_error(request: Request, error: Exception) -> JSONResponse:
@@ -119,6 +120,11 @@ async def _known_error(request: Request, error: Exception) -> JSONResponse:
     if status >= 500:
         logger.warning("%s: %s", kind, error, exc_info=error.__cause__)
     return problem_response(status, kind, detail, request.state.request_id, _retry_after(error, status))
+
+
+async def _unforeseen_error(request: Request, error: Exception) -> JSONResponse:
+    # Starlette raises it again after this answer, and the request's middleware logs it.
+    return problem_response(*describe(error), request.state.request_id)
 
 
 async def _http_error(request: Request, error: HTTPException) -> JSONResponse:

@@ -55,10 +55,8 @@ class RequestIDMiddleware:
             try:
                 await self.app(scope, receive, exchange.send)
             except Exception:
+                # The application has answered already; all that is left is to say why.
                 error_log.exception("unhandled error in %s %s", scope["method"], scope["path"])
-                if exchange.status is None:
-                    response = problem_response(500, "internal-error", "The request failed.", request_id)
-                    await response(scope, receive, exchange.send)
             finally:
                 milliseconds = (time.perf_counter() - begin) * 1000
                 access_log.info(
