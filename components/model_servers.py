@@ -14,6 +14,7 @@ import httpx
 from haystack.dataclasses import ChatMessage, StreamingChunk
 from haystack.dataclasses.streaming_chunk import AsyncStreamingCallbackT, SyncStreamingCallbackT
 
+from components.aiohttp_transport import AiohttpTransport
 from components.model_errors import (
     GenerationTimeoutError,
     ModelError,
@@ -188,6 +189,15 @@ class ModelServer(ABC):
         if _is_loopback(urlsplit(self.url).hostname or ""):
             options["trust_env"] = False  # no proxy on the way to this machine
         return options
+
+    def async_client_options(self) -> dict[str, Any]:
+        """:returns: Arguments of an asynchronous httpx client for this server, whose requests aiohttp carries."""
+        options = self.client_options()
+        del options["limits"]  # httpx leaves these to its own transport
+        transport = AiohttpTransport(
+            verify=options.pop("verify", True), trust_env=options.pop("trust_env", True)
+        )
+        return {**options, "transport": transport}
 
     def missing(self, model: str, names: set[str] | None = None) -> ModelUnavailableError:
         """:returns: The error that says so."""

@@ -87,15 +87,18 @@ class _Generator(OllamaChatGenerator):
         super().__init__(url=server.url, timeout=server.timeout, max_retries=1)
         self._client: _Client | None = None
         self._async_client: _AsyncClient | None = None
-        self._options = {**server.client_options(), "host": server.url, "timeout": server.timeout}
+        self._server = server
 
     def warm_up(self) -> None:
         if self._client is None:
-            self._client = _Client(**self._options)
+            self._client = _Client(
+                self._server.url, timeout=self._server.timeout, **self._server.client_options()
+            )
 
     async def warm_up_async(self) -> None:
         if self._async_client is None:
-            self._async_client = _AsyncClient(**self._options)
+            options = self._server.async_client_options()
+            self._async_client = _AsyncClient(self._server.url, timeout=self._server.timeout, **options)
 
 
 class _Client(ollama.Client):

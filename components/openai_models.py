@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import httpx
 import openai
 from haystack.components.generators.chat import OpenAIChatGenerator
 from haystack.dataclasses import ChatMessage
@@ -28,13 +29,7 @@ class OpenAIModels(ModelServer):
 
     def generator(self) -> Any:
         """:returns: A generator with clients of its own."""
-        return OpenAIChatGenerator(
-            api_key=Secret.from_token(self.api_key or "none"),
-            api_base_url=self.url,
-            timeout=self.timeout,
-            max_retries=1,
-            http_client_kwargs=self.client_options(),
-        )
+        return _Generator(self)
 
     def options(self, model: str, options: dict[str, Any], stream: bool) -> dict[str, Any]:
         """:returns: The options; those that the client would refuse or interpret go straight to the body."""
@@ -67,3 +62,25 @@ class OpenAIModels(ModelServer):
         if isinstance(error, openai.OpenAIError):
             return ModelRequestError(f"{self.title} at {self.address} failed: {error}")
         return None
+
+
+class _Generator(OpenAIChatGenerator):
+    def __init__(self, server: OpenAIModels) -> None:
+        super().__init__(
+            api_key=Secret.from_token(server.api_key or "none"),
+            api_base_url=server.url,
+            timeout=server.timeout,
+            max_retries=1,
+            http_client_kwargs=server.client_options(),
+        )
+        self._server = server
+
+    async def warm_up_async(self) -> None:
+        if self.async_client is None:
+            client: Any = httpx.AsyncClient(**self._server.async_client_options())
+            self.async_client = openai.AsyncOpenAI(http_client=client, **self._client_kwargs())
+
+    def _prepare_api_call(self, **arguments: Any) -> dict[str, Any]:
+        # The client walks through its arguments to convert them, but not through what goes straight to the body.
+        call = super()._prepare_api_call(**arguments)
+        return {**call, "messages": [], "extra_body": {**call["extra_body"], "messages": call["messages"]}}
