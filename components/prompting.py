@@ -1,5 +1,6 @@
 """The prompt of a grounded answer: passages framed apart from instructions, then the question."""
 
+import asyncio
 import hashlib
 import hmac
 import re
@@ -108,6 +109,20 @@ class GroundedPromptBuilder:
         text = self._user_text(without_control_tokens(query), titles, passages)
         user = ChatMessage.from_user(text, meta={"query": query, "passages": passages, "titles": titles})
         return {"messages": [ChatMessage.from_system(self.system_prompt), user]}
+
+    @component.output_types(messages=list[ChatMessage])
+    async def run_async(self, query: str, documents: list[Document]) -> dict[str, Any]:
+        """
+        Build the messages; in a thread when passages have to be cut down, which takes some milliseconds.
+
+        :param query: The question.
+        :param documents: The chunks to answer from.
+        :returns: As `run`.
+        """
+        length = sum(len(document.content or "") for document in documents)
+        if self.max_context_chars is None or length <= self.max_context_chars:
+            return self.run(query, documents)
+        return await asyncio.to_thread(self.run, query, documents)
 
     def _user_text(self, query: str, titles: list[str], passages: list[str]) -> str:
         blocks = [

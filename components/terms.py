@@ -187,5 +187,6 @@ def coverage(weights: dict[str, float], found: Set[str]) -> float:
     :param found: The text's stems, from `stems`.
     :returns: 0 to 1; 0 for a question without any word.
     """
-    total = sum(weights.values())
-    return sum(weight for term, weight in weights.items() if term in found) / total if total else 0.0
+    if found.isdisjoint(weights):
+        return 0.0
+    return sum([weight for term, weight in weights.items() if term in found]) / sum(weights.values())
