@@ -156,7 +156,13 @@ class Settings(BaseSettings):
         return value.upper() if isinstance(value, str) else value
 
     @field_validator(
-        "chroma_host", "ollama_url", "openai_base_url", "pipelines_dir", "llm_gguf_path", mode="before"
+        "chroma_host",
+        "ollama_url",
+        "openai_base_url",
+        "openai_api_key",
+        "pipelines_dir",
+        "llm_gguf_path",
+        mode="before",
     )
     @classmethod
     def _empty_is_unset(cls, value: Any) -> Any:
@@ -166,6 +172,13 @@ class Settings(BaseSettings):
     @classmethod
     def _expand_home(cls, value: Path | None) -> Path | None:
         return None if value is None else value.expanduser().absolute()
+
+    @field_validator("pipelines_dir", "llm_gguf_path")
+    @classmethod
+    def _must_exist(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.exists():
+            raise ValueError(f"{value} does not exist")
+        return value
 
     @field_validator("ollama_url", "openai_base_url")
     @classmethod

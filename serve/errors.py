@@ -11,8 +11,10 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from components import model_errors, storing
+from components.extracting import LanguageModelNeededError
 from components.filtering import InvalidFilterError
 from components.structuring import StructuredAnswerError
+from components.validating import InvalidSchemaError
 from modes.mode import UnsupportedInputError
 from registry import BrokenModeError, UnknownModeError
 from serve.jobs import QueueFullError, QueueUnavailableError
@@ -32,11 +34,13 @@ _PROBLEMS: list[tuple[type[Exception], int, str]] = [
     (storing.EmbeddingMismatchError, 409, "embedding-mismatch"),
     (storing.InvalidTenantError, 422, "invalid-tenant"),
     (InvalidFilterError, 422, "invalid-filter"),
+    (InvalidSchemaError, 422, "invalid-schema"),
     (UnsupportedInputError, 422, "unsupported-input"),
     (model_errors.UnknownModelError, 422, "unknown-model"),
     (model_errors.ContextLengthExceededError, 422, "prompt-too-long"),
     (model_errors.InvalidGenerationError, 422, "invalid-model-input"),
     (StructuredAnswerError, 502, "invalid-model-reply"),
+    (LanguageModelNeededError, 503, "model-needed"),
     (BrokenModeError, 503, "broken-mode"),
     (storing.DocumentStoreUnavailableError, 503, "document-store-unavailable"),
     (model_errors.ModelLoadError, 503, "model-unavailable"),
