@@ -96,7 +96,9 @@ def test_http_page_names_every_route_and_no_other(routes: list[str]) -> None:
 def test_http_page_names_every_problem_with_its_status() -> None:
     """docs/http.md has each kind of problem that an error turns into, with its status."""
     table = {cells[0].strip("`"): cells[1] for cells in rows(DOCS / "http.md")}
-    assert {kind: table.get(kind) for _, _, kind in _PROBLEMS} == {kind: str(code) for _, code, kind in _PROBLEMS}
+    assert {kind: table.get(kind) for _, _, kind in _PROBLEMS} == {
+        kind: str(code) for _, code, kind in _PROBLEMS
+    }
 
 
 def test_commands_page_names_every_command_and_target() -> None:
