@@ -5,13 +5,15 @@ from typing import Any
 from haystack import Document, component
 from haystack.components.embedders.types import TextEmbedder
 
+from components.ranking import rank_by_terms
 from components.storing import TenantDocumentStores
+from components.terms import TermWeights
 
 
 @component
 class TenantRetriever:
     """
-    Retrieves the chunks of a tenant that are nearest to a query.
+    Retrieves the chunks of a tenant that are nearest to a query, and may rank them by the query's terms too.
 
     The embedder is inside, because Haystack copies what passes between components and an embedding is dear to copy.
     Tenant, `top_k` and filters are inputs: one pipeline serves every tenant.
@@ -29,6 +31,9 @@ class TenantRetriever:
         text_embedder: TextEmbedder,
         top_k: int | None = None,
         default_top_k: int = 5,
+        term_weights: TermWeights | None = None,
+        candidates: int = 0,
+        term_weight: float = 0.5,
     ) -> None:
         """
         Create a retriever.
@@ -37,13 +42,21 @@ class TenantRetriever:
         :param text_embedder: embeds the query with the model that embedded the documents.
         :param top_k: chunks to retrieve when a run does not say.
         :param default_top_k: the service's number, which counts when `top_k` is not given.
+        :param term_weights: how telling each word is; needed with `candidates`.
+        :param candidates: how many chunks the vector search gives, of which the `top_k` best are kept after ranking
+            them by the question's terms too; 0 for vector search alone.
+        :param term_weight: how much the share of the question's terms counts beside similarity, which counts 1.
         """
         self.document_stores = document_stores
         self.text_embedder = text_embedder
         self.top_k = top_k or default_top_k
+        self.term_weights = term_weights or TermWeights()
+        self.candidates = candidates
+        self.term_weight = term_weight
 
     def warm_up(self) -> None:
-        """Load the embedding model."""
+        """Load the embedding model and the vocabulary."""
+        self.term_weights.warm_up()
         if hasattr(self.text_embedder, "warm_up"):
             self.text_embedder.warm_up()
 
@@ -62,14 +75,16 @@ class TenantRetriever:
         :param tenant_id: whose documents.
         :param top_k: how many chunks at most.
         :param filters: Haystack filters over the chunks' metadata and content.
-        :returns: `documents`, best first; `score` is cosine similarity cut to 0..1.
+        :returns: `documents`, best first; `score` is cosine similarity cut to 0..1, or with `candidates` its weighted
+            mean with the share of the question's terms.
         :raises UnknownTenantError: if the tenant has no documents.
         :raises InvalidFilterError: if the filters can't be read.
         :raises DocumentStoreUnavailableError: if Chroma does not answer.
         """
         store = self.document_stores.get(tenant_id)
         embedding = self.text_embedder.run(text=query)["embedding"]
-        return {"documents": store.search_embeddings([embedding], top_k or self.top_k, filters)[0]}
+        found = store.search_embeddings([embedding], self._wanted(top_k), filters)
+        return {"documents": self._best(query, found[0], top_k)}
 
     @component.output_types(documents=list[Document])
     async def run_async(
@@ -82,5 +97,13 @@ class TenantRetriever:
         """Retrieve chunks; see `run`."""
         store = await self.document_stores.get_async(tenant_id)
         embedding = (await self.text_embedder.run_async(text=query))["embedding"]  # type: ignore[attr-defined]
-        found = await store.search_embeddings_async([embedding], top_k or self.top_k, filters)
-        return {"documents": found[0]}
+        found = await store.search_embeddings_async([embedding], self._wanted(top_k), filters)
+        return {"documents": self._best(query, found[0], top_k)}
+
+    def _wanted(self, top_k: int | None) -> int:
+        return max(top_k or self.top_k, self.candidates)
+
+    def _best(self, query: str, documents: list[Document], top_k: int | None) -> list[Document]:
+        if not self.candidates:
+            return documents
+        return rank_by_terms(query, documents, top_k or self.top_k, self.term_weights, self.term_weight)
