@@ -88,6 +88,23 @@ class _Claim:
     folded: str
     said: dict[str, float]
     new: dict[str, float]
+    asked: dict[str, float]
+    """The question's terms."""
+
+    @cached_property
+    def _worth(self) -> dict[str, float]:
+        worth: dict[str, float] = {}
+        for share, weights in ((0.2, self.said), (0.2, self.asked), (0.15, self.new)):
+            total = sum(weights.values())
+            for term, weight in weights.items():
+                worth[term] = worth.get(term, 0.0) + share * weight / total
+        return worth
+
+    def fit(self, found: frozenset[str]) -> float:
+        """:returns: What a sentence with these terms covers of the statement and the question, up to 0.55."""
+        if found.isdisjoint(self._worth):
+            return 0.0
+        return sum([worth for term, worth in self._worth.items() if term in found])
 
 
 class Sources:
@@ -127,7 +144,7 @@ class Sources:
             said = terms(claim)
             # An answer with no words of its own stands where the question's words stand.
             new = self._weights(said - self._query_terms - _VERDICTS) or self._asked
-            known = self._claims[claim] = _Claim(folded(claim), self._weights(said), new)
+            known = self._claims[claim] = _Claim(folded(claim), self._weights(said), new, self._asked)
         return known
 
     def has(self, index: int) -> bool:
@@ -228,13 +245,7 @@ class Sources:
         best = (0, 0.0)
         for place, sentence in enumerate(self._chunks[index].sentences):
             exact = bool(wanted.folded.strip()) and wanted.folded in sentence.folded
-            score = (
-                0.2 * coverage(wanted.said, sentence.terms)
-                + 0.2 * coverage(self._asked, sentence.terms)
-                + 0.15 * coverage(wanted.new, sentence.terms)
-                + 0.3 * exact
-                + 0.15 * support
-            )
+            score = wanted.fit(sentence.terms) + 0.3 * exact + 0.15 * support
             if score > best[1]:
                 best = place, score
         return best
