@@ -16,7 +16,7 @@ CALLS_AIM = ("crag_llm", 50, 2.3)
 Row = dict[str, Any]
 
 
-async def measure(quick: bool, provider: str = "openai") -> None:
+async def measure(quick: bool, provider: str = "ollama") -> None:
     """
     Measure, print and save.
 

@@ -3,6 +3,7 @@
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import aiohttp
 import httpx
@@ -19,10 +20,9 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
 
     ### Usage example
     ```python
-    import httpx
-    from components.aiohttp_transport import AiohttpTransport
+    from components.aiohttp_transport import AiohttpClient, AiohttpTransport
 
-    async with httpx.AsyncClient(transport=AiohttpTransport()) as client:
+    async with AiohttpClient(AiohttpTransport()) as client:
         response = await client.get("http://127.0.0.1:11434/api/tags")
     ```
     """
@@ -85,6 +85,63 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             auto_decompress=False,  # httpx does it
             trust_env=self.trust_env,
         )
+
+
+class AiohttpClient(httpx.AsyncClient):
+    """
+    An `httpx.AsyncClient` for one server that sends through aiohttp and does without what only costs there.
+
+    That is: reading each URL anew, authentication schemes, cookies, event hooks and history, which together take
+    more time than sending. A redirect is still followed, by httpx's own way.
+    """
+
+    def __init__(self, transport: AiohttpTransport, **options: Any) -> None:
+        """
+        Create a client.
+
+        :param transport: What sends.
+        :param options: Further arguments of `httpx.AsyncClient`.
+        """
+        super().__init__(transport=transport, **options)
+        self._sender = transport
+        self._urls: dict[str, httpx.URL] = {}
+
+    def build_request(self, method: str, url: httpx.URL | str, **options: Any) -> httpx.Request:
+        """
+        Build a request; see `httpx.AsyncClient.build_request`.
+
+        :param method: Its method.
+        :param url: Its URL, absolute or below the base URL.
+        :param options: The rest of it.
+        :returns: The request.
+        """
+        key = str(url)
+        if key not in self._urls:
+            self._urls[key] = super().build_request(method, url).url
+        return super().build_request(method, self._urls[key], **options)
+
+    async def send(self, request: httpx.Request, *, stream: bool = False, **options: Any) -> httpx.Response:
+        """
+        Send a request; see `httpx.AsyncClient.send`.
+
+        :param request: The request.
+        :param stream: Whether the caller reads the body.
+        :param options: Passed on when there is a redirect to follow.
+        :returns: The response.
+        :raises httpx.TransportError: If it could not be sent or was not answered.
+        """
+        response = await self._sender.handle_async_request(request)
+        response.request = request
+        if response.has_redirect_location:
+            await response.aclose()
+            return await super().send(request, stream=stream, **options)
+        if not stream:
+            try:
+                await response.aread()
+            except BaseException:
+                await response.aclose()
+                raise
+        return response
 
 
 class _Body(httpx.AsyncByteStream):

@@ -1,11 +1,13 @@
 """Models served by Ollama, through Haystack's Ollama integration."""
 
+import asyncio
 from typing import Any
 
 import ollama
 from haystack.dataclasses import ChatMessage
 from haystack_integrations.components.generators.ollama import OllamaChatGenerator
 
+from components.aiohttp_transport import AiohttpClient
 from components.model_errors import (
     ContextLengthExceededError,
     InvalidGenerationError,
@@ -18,6 +20,7 @@ from components.model_servers import ModelServer
 DEFAULT_URL = "http://127.0.0.1:11434"
 # Ollama takes these beside the sampling options; OllamaChatGenerator knows only the latter for each call.
 FIELDS = ("model", "format", "logprobs", "top_logprobs")
+RETRY_SECONDS = 1.0
 
 
 class OllamaModels(ModelServer):
@@ -100,6 +103,21 @@ class _Generator(OllamaChatGenerator):
             options = self._server.async_client_options()
             self._async_client = _AsyncClient(self._server.url, timeout=self._server.timeout, **options)
 
+    async def _chat_async(self, **arguments: Any) -> Any:
+        # Tries twice, as `_chat` does; the decorator that sees to it there costs as much as a tenth of a query.
+        chat = OllamaChatGenerator._chat_async.__wrapped__
+        try:
+            return await chat(self, **arguments)
+        except (ConnectionError, TimeoutError, ollama.ResponseError) as error:
+            if (
+                isinstance(error, ollama.ResponseError)
+                and error.status_code != 429
+                and error.status_code < 500
+            ):
+                raise
+        await asyncio.sleep(RETRY_SECONDS)
+        return await chat(self, **arguments)
+
 
 class _Client(ollama.Client):
     def chat(self, **arguments: Any) -> Any:
@@ -107,6 +125,10 @@ class _Client(ollama.Client):
 
 
 class _AsyncClient(ollama.AsyncClient):
+    def __init__(self, host: str, **options: Any) -> None:
+        # `ollama.AsyncClient` itself only names the class of its httpx client.
+        super(ollama.AsyncClient, self).__init__(AiohttpClient, host, **options)
+
     async def chat(self, **arguments: Any) -> Any:
         return await super().chat(**_with_fields(arguments))
 

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-import httpx
 import openai
 from haystack.components.generators.chat import OpenAIChatGenerator
 from haystack.dataclasses import ChatMessage
 from haystack.utils import Secret
 
+from components.aiohttp_transport import AiohttpClient
 from components.model_errors import ContextLengthExceededError, ModelError, ModelRequestError
 from components.model_replies import plain_reply
 from components.model_servers import ModelServer
@@ -77,7 +77,7 @@ class _Generator(OpenAIChatGenerator):
 
     async def warm_up_async(self) -> None:
         if self.async_client is None:
-            client: Any = httpx.AsyncClient(**self._server.async_client_options())
+            client: Any = AiohttpClient(**self._server.async_client_options())
             self.async_client = openai.AsyncOpenAI(http_client=client, **self._client_kwargs())
 
     def _prepare_api_call(self, **arguments: Any) -> dict[str, Any]:

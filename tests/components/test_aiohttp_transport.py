@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import httpx
 import pytest
 
-from components.aiohttp_transport import AiohttpTransport
+from components.aiohttp_transport import AiohttpClient, AiohttpTransport
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -15,7 +15,7 @@ async def answered_by(handler: Handler, timeout: float = 5.0) -> httpx.Response:
     """Send a request to a server that answers with `handler`."""
     server = await asyncio.start_server(handler, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    async with server, httpx.AsyncClient(transport=AiohttpTransport(verify=False), timeout=timeout) as client:
+    async with server, AiohttpClient(AiohttpTransport(verify=False), timeout=timeout) as client:
         return await client.post(f"http://127.0.0.1:{port}/path?a=b", json={"q": "why"})
 
 
@@ -83,8 +83,52 @@ def test_says_connect_error_when_nobody_listens() -> None:
         port = unused.getsockname()[1]
 
         async def ask() -> None:
-            async with httpx.AsyncClient(transport=AiohttpTransport(verify=False)) as client:
+            async with AiohttpClient(AiohttpTransport(verify=False)) as client:
                 await client.get(f"http://127.0.0.1:{port}/")
 
         with pytest.raises(httpx.ConnectError):
             asyncio.run(ask())
+
+
+def test_follows_a_redirect() -> None:
+    """A redirect is followed when the client was told to, by httpx's rules."""
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = await reader.readuntil(b"\r\n\r\n")
+        if b" /old " in request:
+            await write(writer, b"HTTP/1.1 308 Moved\r\nlocation: /new\r\ncontent-length: 0\r\n\r\n")
+        else:
+            await write(writer, b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+
+    async def ask() -> httpx.Response:
+        server = await asyncio.start_server(handler, "127.0.0.1", 0)
+        base = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        transport = AiohttpTransport(verify=False)
+        async with server, AiohttpClient(transport, base_url=base, follow_redirects=True) as client:
+            return await client.get("/old")
+
+    response = asyncio.run(ask())
+    assert (response.status_code, response.url.path) == (200, "/new")
+
+
+def test_keeps_a_connection_that_was_read_to_its_end() -> None:
+    """The second request goes over the connection of the first."""
+    connections: list[int] = []
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(1)
+        while await reader.readline():
+            while await reader.readline() not in (b"\r\n", b""):
+                pass
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+        writer.close()
+
+    async def ask_twice() -> None:
+        server = await asyncio.start_server(handler, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        async with server, AiohttpClient(AiohttpTransport(verify=False)) as client:
+            await client.get(url)
+            await client.get(url)
+
+    asyncio.run(ask_twice())
+    assert len(connections) == 1
