@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from hayhooks.durable import MemoryExecutionStore
 
+from serve.jobs import Job, JobQueue, JobStatus, QueueFullError, QueueUnavailableError
 from serve.jobs.database import JobDatabase
-from serve.jobs.queue import Job, JobQueue, JobStatus, QueueFullError, QueueUnavailableError
 
 ROOT = Path(__file__).parents[3]
 DEADLINE_SECONDS = 60
@@ -444,7 +444,7 @@ def test_event_loop_is_not_held_up(tmp_path: Path) -> None:
 SERVER = """
 import asyncio, os, sys, time
 from pathlib import Path
-from serve.jobs.queue import JobQueue
+from serve.jobs import JobQueue
 
 data_dir, effects, mode = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 log = os.open(effects, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
