@@ -4,7 +4,7 @@ import argparse
 
 import uvloop
 
-from benchmarks import overhead
+from benchmarks import grading_cost, health, ingest, overhead
 
 
 def main() -> None:
@@ -18,7 +18,12 @@ def main() -> None:
             uvloop.run(measure(options.quick))
 
 
-MEASUREMENTS = {"overhead": overhead.measure}
+MEASUREMENTS = {
+    "overhead": overhead.measure,
+    "grading": grading_cost.measure,
+    "ingest": ingest.measure,
+    "health": health.measure,
+}
 
 if __name__ == "__main__":
     main()

@@ -28,6 +28,8 @@ from components.prompting import INSTRUCTIONS, SYSTEM_PROMPT
 from components.structuring import ASKED_SCHEMA
 
 TOP_K = 5
+# As many as the service's search gives to rank.
+CANDIDATES = 20
 THREADS = 4
 _SCHEMA_TEXT = orjson.dumps(ASKED_SCHEMA).decode()
 
@@ -64,17 +66,17 @@ class Floor:
         question, mode = orjson.loads(await request.body())["q"], request.query_params["mode"]
         loop = asyncio.get_running_loop()
         found = await loop.run_in_executor(self.threads, self._search, embed(question))
-        passages = found["documents"][0]
+        passages = found["documents"][0][:TOP_K]
         if mode.startswith("crag"):
             scores = await asyncio.gather(*(self._grade(question, passage) for passage in passages))
             passages = [passage for passage, score in zip(passages, scores, strict=True) if score >= 0.5]
         answer = await self._answer(question, passages, structured=mode == "structured")
-        body = orjson.dumps({"answer": answer, "ids": found["ids"][0], "documents": passages})
+        body = orjson.dumps({"answer": answer, "ids": found["ids"][0][:TOP_K], "documents": passages})
         return Response(body, media_type="application/json")
 
     def _search(self, vector: Any) -> Any:
         return self.collection.query(
-            query_embeddings=[vector], n_results=TOP_K, include=["documents", "metadatas", "distances"]
+            query_embeddings=[vector], n_results=CANDIDATES, include=["documents", "metadatas", "distances"]
         )
 
     async def _grade(self, question: str, passage: str) -> float:

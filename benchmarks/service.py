@@ -12,9 +12,8 @@ from registry import ModeRegistry
 from serve import server, service
 from serve.app import build_app
 from serve.telemetry import configure_logging
-from settings import Settings
+from settings import BUILTIN_PIPELINES, Settings
 
-PIPELINES = Path(__file__).parent / "pipelines"
 # As many calls at once as the clients can cause, so that it is not the limit that is measured.
 LLM_CONCURRENCY = 512
 
@@ -32,7 +31,7 @@ def settings(data: Path, llm_port: int, provider: str = "openai", **others: Any)
     url = f"http://127.0.0.1:{llm_port}"
     return Settings.load(
         data_dir=data,
-        pipelines_dir=PIPELINES,
+        pipelines_dir=llm_graded_pipelines(data / "pipelines"),
         llm_provider=provider,
         openai_base_url=f"{url}/v1",
         ollama_url=url,
@@ -40,6 +39,24 @@ def settings(data: Path, llm_port: int, provider: str = "openai", **others: Any)
         llm_concurrency=LLM_CONCURRENCY,
         **others,
     )
+
+
+def llm_graded_pipelines(folder: Path) -> Path:
+    """
+    Write the mode `crag_llm`: `crag` with the language model for a grader, asked about each chunk.
+
+    :param folder: where to.
+    :returns: the folder.
+    """
+    (folder / "stages").mkdir(parents=True, exist_ok=True)
+    mode = (BUILTIN_PIPELINES / "crag.yml").read_text()
+    stage = (BUILTIN_PIPELINES / "stages/corrective_search.yml").read_text()
+    (folder / "crag_llm.yml").write_text(
+        mode.replace("stages/corrective_search.yml", "stages/llm_graded.yml")
+    )
+    graded = stage.replace("components.grading.EvidenceGrader", "components.llm_grading.LogprobGrader")
+    (folder / "stages/llm_graded.yml").write_text(graded)
+    return folder
 
 
 def use_hashing() -> None:
