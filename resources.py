@@ -96,7 +96,7 @@ class Resources:
     @cached_property
     def term_weights(self) -> TermWeights:
         """How telling each word is, from the tokenizer's vocabulary."""
-        return TermWeights(self.weights.path(TOKENIZER))
+        return TermWeights(self._checked(TOKENIZER))
 
     @cached_property
     def text_embedder(self) -> Any:
@@ -193,11 +193,11 @@ class Resources:
             self.settings.llm_gguf_path.stem if self.settings.llm_gguf_path else self.settings.embedded_model
         )
 
-    @property
+    @cached_property
     def _gguf_files(self) -> dict[str, Path]:
         if self.settings.llm_gguf_path:
             return {self._built_in_name: self.settings.llm_gguf_path}
-        return {name: self.weights.path(name) for name in (DEFAULT_LLM, SMALL_LLM)}
+        return {name: self._checked(name) for name in (DEFAULT_LLM, SMALL_LLM)}
 
     @property
     def _others_built_in(self) -> list[str]:
@@ -207,7 +207,12 @@ class Resources:
 
     @cached_property
     def _onnx_model(self) -> OnnxEmbeddingModel:
-        return OnnxEmbeddingModel(self.weights.path(TOKENIZER), threads=self.settings.embedding_threads)
+        return OnnxEmbeddingModel(self._checked(TOKENIZER), threads=self.settings.embedding_threads)
+
+    def _checked(self, name: str) -> Path:
+        # A file that is not there is an error only where it is used: without a language model there are extracts.
+        path = self.weights.path(name)
+        return self.weights.verified(name) if path.is_file() else path
 
     @property
     def _openai_key(self) -> Secret:

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from haystack import Document, component
 
+from components.model_files import MissingWeightsError
+
 # No token is longer than this in natural text, so what lies beyond is cut before the tokenizer reads it:
 # a text of one megabyte costs no more than one page.
 MAX_CHARS_PER_TOKEN = 40
@@ -136,7 +138,9 @@ class OnnxEmbeddingModel:
         from tokenizers import Tokenizer
 
         if not self.tokenizer_path.is_file():
-            raise FileNotFoundError(f"no tokenizer at {self.tokenizer_path}")
+            raise MissingWeightsError(
+                f"the embedding model has no tokenizer at {self.tokenizer_path}; get it with: thresher models fetch"
+            )
         tokenizer = Tokenizer.from_file(str(self.tokenizer_path))
         tokenizer.no_padding()
         tokenizer.enable_truncation(self.max_tokens)

@@ -17,7 +17,7 @@ class UnknownModelError(WeightsError):
     """A name that the catalogue does not hold."""
 
 
-class MissingWeightsError(WeightsError):
+class MissingWeightsError(WeightsError, FileNotFoundError):
     """A model file that is needed and not there."""
 
 

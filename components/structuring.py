@@ -20,14 +20,19 @@ from components.validating import InvalidReplyError, checked_data, checked_reply
 ASKED_SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {
-        "answer": {"type": "string", "description": "shortest exact phrase copied from the passages"},
+        # Bounded, so that a small model that rambles still closes its JSON.
+        "answer": {
+            "type": "string",
+            "maxLength": 600,
+            "description": "shortest exact phrase copied from the passages",
+        },
         "citations": {
             "type": "array",
             "items": {"type": "integer", "minimum": 1},
             "description": "numbers of the passages that hold the answer",
         },
         "cannot_answer": {"type": "boolean", "description": "true if no passage holds the answer"},
-        "reasoning": {"type": "string", "description": "why, in at most 12 words"},
+        "reasoning": {"type": "string", "maxLength": 160, "description": "why, in at most 12 words"},
     },
     "required": ["answer", "citations", "cannot_answer", "reasoning"],
     "additionalProperties": False,

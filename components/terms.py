@@ -8,6 +8,8 @@ import unicodedata
 from collections.abc import Set
 from pathlib import Path
 
+from components.model_files import MissingWeightsError
+
 # Base form first.
 IRREGULAR_FORMS = (
     "begin began begun|become became|bring brought|build built|buy bought|catch caught|"
@@ -176,6 +178,10 @@ class TermWeights:
     def _read_ranks(self) -> dict[str, int]:
         if self.tokenizer_path is None:
             return {}
+        if not self.tokenizer_path.is_file():
+            raise MissingWeightsError(
+                f"there is no tokenizer at {self.tokenizer_path}; get it with: thresher models fetch"
+            )
         return json.loads(self.tokenizer_path.read_text(encoding="utf-8"))["model"]["vocab"]
 
 

@@ -115,4 +115,7 @@ def _store() -> tuple[Settings, WeightStore]:
 
 
 def _needed(settings: Settings) -> list[str]:
-    return [TOKENIZER] if settings.llm_gguf_path else [TOKENIZER, settings.embedded_model]
+    built_in = settings.llm_provider == "embedded" or (
+        settings.llm_provider == "auto" and not settings.ollama_url
+    )
+    return [TOKENIZER, settings.embedded_model] if built_in and not settings.llm_gguf_path else [TOKENIZER]

@@ -7,7 +7,9 @@ from rich.console import Console
 from rich.rule import Rule
 from rich.table import Table
 
-from serve.client import open_client
+from components.model_errors import ModelError
+from components.structuring import StructuredAnswerError
+from serve.client import Client, ServiceError, open_client
 from serve.display import show_result
 from serve.sources import read_sources
 from settings import PROJECT_ROOT, Settings
@@ -52,11 +54,7 @@ def run_demo(settings: Settings, console: Console, docs: Path | None, tenant_id:
         for question in QUESTIONS:
             console.print(Rule(question))
             for mode in MODES:
-                with console.status(f"{mode} …"):
-                    result = client.ask(question, mode, tenant_id, None, None)
-                show_result(console, result)
-                verdict = "cannot answer" if result.cannot_answer else f"{len(result.citations)} citation(s)"
-                times[mode].append(f"{verdict}, {result.timings.get('total', 0.0):.1f} s")
+                times[mode].append(_ask(client, console, question, mode, tenant_id))
     for mode, cells in times.items():
         summary.add_row(mode, *cells)
     console.print(summary)
@@ -71,3 +69,16 @@ def run_demo(settings: Settings, console: Console, docs: Path | None, tenant_id:
         markup=False,
         soft_wrap=True,
     )
+
+
+def _ask(client: Client, console: Console, question: str, mode: str, tenant_id: str) -> str:
+    try:
+        with console.status(f"{mode} …"):
+            result = client.ask(question, mode, tenant_id, None, None)
+    except (ServiceError, StructuredAnswerError, ModelError) as error:
+        # A small model may fail a question; the others still show what the modes do.
+        console.print(f"{mode}: {error}", style="red", markup=False)
+        return "failed"
+    show_result(console, result)
+    verdict = "cannot answer" if result.cannot_answer else f"{len(result.citations)} citation(s)"
+    return f"{verdict}, {result.timings.get('total', 0.0):.1f} s"

@@ -11,13 +11,12 @@ _COLOURS = {"CORRECT": "green", "AMBIGUOUS": "yellow", "INCORRECT": "red"}
 _QUOTE_CHARS = 160
 
 
-def show_result(console: Console, result: QueryResult, question: str | None = None) -> None:
+def show_result(console: Console, result: QueryResult) -> None:
     """
     Print an answer with its citations, grades and times.
 
     :param console: where to.
     :param result: the answer.
-    :param question: the question, when it should stand above.
     """
     parts: list[RenderableType] = [Text(result.answer)]
     if result.rephrased:
@@ -26,10 +25,8 @@ def show_result(console: Console, result: QueryResult, question: str | None = No
         parts.append(_citations(result.citations))
     if result.grades:
         parts.append(_grades(result.grades))
-    title = Text.assemble((result.mode, "bold"), f"  {question}" if question else "")
-    console.print(
-        Panel(Group(*parts), title=title, title_align="left", subtitle=_facts(result), subtitle_align="right")
-    )
+    parts.append(_facts(result))
+    console.print(Panel(Group(*parts), title=Text(result.mode, style="bold"), title_align="left"))
 
 
 def _citations(citations: list[Citation]) -> Table:

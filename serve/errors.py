@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from components import model_errors, storing
 from components.extracting import LanguageModelNeededError
 from components.filtering import InvalidFilterError
+from components.model_files import WeightsError
 from components.structuring import StructuredAnswerError
 from components.validating import InvalidSchemaError
 from modes.mode import UnsupportedInputError
@@ -43,6 +44,7 @@ _PROBLEMS: list[tuple[type[Exception], int, str]] = [
     (LanguageModelNeededError, 503, "model-needed"),
     (BrokenModeError, 503, "broken-mode"),
     (storing.DocumentStoreUnavailableError, 503, "document-store-unavailable"),
+    (WeightsError, 503, "model-files-missing"),
     (model_errors.ModelLoadError, 503, "model-unavailable"),
     (model_errors.ModelUnavailableError, 503, "model-unavailable"),
     (model_errors.GenerationTimeoutError, 504, "model-timeout"),
