@@ -8,14 +8,14 @@ from haystack.components.embedders import OpenAIDocumentEmbedder, OpenAITextEmbe
 from haystack.utils import Secret
 from haystack_integrations.components.embedders.ollama import OllamaDocumentEmbedder, OllamaTextEmbedder
 
-from components.chat_models import ChatModels
-from components.choosing import ProviderChoice, choose_provider
 from components.embedding import OnnxDocumentEmbedder, OnnxEmbeddingModel, OnnxTextEmbedder
 from components.generating import ModelChatGenerator
-from components.model_files import DEFAULT_LLM, SMALL_LLM, TOKENIZER
+from components.models.chat_models import ChatModels
+from components.models.choosing import ProviderChoice, choose_provider
 from components.storing import TenantDocumentStores
 from components.terms import TermWeights
 from components.weights import WeightStore
+from components.weights.catalogue import DEFAULT_LLM, SMALL_LLM, TOKENIZER
 from settings import Settings
 
 # The built-in model reads 30 to 50 tokens a second on two cores, so its prompts hold the best sentences only.

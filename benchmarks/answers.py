@@ -24,10 +24,10 @@ from haystack import Document
 from components.citing import CitedAnswerBuilder, without_markers
 from components.embedding import OnnxEmbeddingModel
 from components.extracting import ExtractiveChatGenerator
-from components.llama_cpp import LlamaCppChatGenerator
-from components.model_files import CATALOGUE, DEFAULT_LLM
+from components.models.llama_cpp import LlamaCppChatGenerator
 from components.prompting import GroundedPromptBuilder
 from components.structuring import StructuredAnswerBuilder
+from components.weights.catalogue import CATALOGUE, DEFAULT_LLM
 
 MODELS = Path(os.environ.get("MODELS_DIR") or platformdirs.user_cache_path("thresher") / "models")
 SHOWN = ("contained", "f1", "cites_gold", "quote_holds_answer", "refused", "confidence", "tokens", "seconds")

@@ -194,7 +194,7 @@ def question_table(items: list[Graded], scores: Iterable[float]) -> dict[str, di
 
 def measure_llm(data: Path, path: Path, sample: int, embedding_model: OnnxEmbeddingModel) -> dict[str, Any]:
     """Compares the yes-or-no grader with the evidence grader on a sample of the judged pairs."""
-    from components.llama_cpp import LlamaCppChatGenerator
+    from components.models.llama_cpp import LlamaCppChatGenerator
 
     by_kind = defaultdict(list)
     for pair in read(data / "grader" / "pairs.jsonl"):

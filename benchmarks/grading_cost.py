@@ -13,10 +13,10 @@ from benchmarks.corpus import questions, texts
 from benchmarks.processes import running
 from benchmarks.report import aim, console, save, show
 from benchmarks.stub_llm import MODEL
-from components.chat_models import ChatModels
 from components.generating import ModelChatGenerator
 from components.json_grading import JsonScoreGrader
 from components.llm_grading import LogprobGrader
+from components.models.chat_models import ChatModels
 
 TOP_K = 5
 LATENCY_MS = 50

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from haystack import Document, component
 
-from components.model_files import MissingWeightsError
+from components.weights.catalogue import MissingWeightsError
 
 # No token is longer than this in natural text, so what lies beyond is cut before the tokenizer reads it:
 # a text of one megabyte costs no more than one page.

@@ -7,8 +7,8 @@ from typing import Any
 from haystack import component, default_to_dict
 from haystack.dataclasses import ChatMessage, StreamingCallbackT, StreamingChunk, select_streaming_callback
 
-from components.chat_models import ChatModels
 from components.events import emit, wants_tokens
+from components.models.chat_models import ChatModels
 
 
 @component
@@ -24,7 +24,7 @@ class ModelChatGenerator:
     ### Usage example
     ```python
     from haystack.dataclasses import ChatMessage
-    from components.chat_models import ChatModels
+    from components.models.chat_models import ChatModels
     from components.generating import ModelChatGenerator
 
     models = ChatModels("ollama", "llama3.2:3b", url="http://127.0.0.1:11434")

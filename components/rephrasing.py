@@ -7,7 +7,7 @@ from typing import Any
 from haystack import component
 from haystack.dataclasses import ChatMessage
 
-from components.model_errors import UnknownModelError
+from components.models.errors import UnknownModelError
 from components.terms import TermWeights, words
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Set
 from pathlib import Path
 
-from components.model_files import MissingWeightsError
+from components.weights.catalogue import MissingWeightsError
 
 # Base form first.
 IRREGULAR_FORMS = (

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.rule import Rule
 from rich.table import Table
 
-from components.model_errors import ModelError
+from components.models.errors import ModelError
 from components.structuring import StructuredAnswerError
 from serve.client import Client, ServiceError, open_client
 from serve.display import show_result

@@ -10,12 +10,13 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from components import model_errors, storing
+from components import storing
 from components.extracting import LanguageModelNeededError
 from components.filtering import InvalidFilterError
-from components.model_files import WeightsError
+from components.models import errors as model_errors
 from components.structuring import StructuredAnswerError
 from components.validating import InvalidSchemaError
+from components.weights.catalogue import WeightsError
 from modes.mode import UnsupportedInputError
 from registry import BrokenModeError, UnknownModeError
 from serve.jobs import QueueFullError, QueueUnavailableError

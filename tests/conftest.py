@@ -5,8 +5,8 @@ from pathlib import Path
 import platformdirs
 import pytest
 
-from components.llama_cpp import LlamaCppChatGenerator
-from components.model_files import CATALOGUE, SMALL_LLM
+from components.models.llama_cpp import LlamaCppChatGenerator
+from components.weights.catalogue import CATALOGUE, SMALL_LLM
 
 
 @pytest.fixture(scope="session")

@@ -20,8 +20,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from components.llama_cpp import LlamaCppChatGenerator
-from components.model_errors import ContextLengthExceededError, InvalidGenerationError, ModelError
+from components.models.errors import ContextLengthExceededError, InvalidGenerationError, ModelError
+from components.models.llama_cpp import LlamaCppChatGenerator
 
 Embed = Callable[[Sequence[str]], Sequence[Sequence[float]]]
 OPTIONS = ("temperature", "top_k", "top_p", "min_p", "seed", "stop", "repeat_penalty")

@@ -3,7 +3,7 @@ from haystack import Document
 from jsonschema import Draft202012Validator
 
 from components.citing import CitedAnswerBuilder
-from components.llama_cpp import LlamaCppChatGenerator
+from components.models.llama_cpp import LlamaCppChatGenerator
 from components.prompting import GroundedPromptBuilder
 from components.structuring import DEFAULT_SCHEMA, StructuredAnswerBuilder
 

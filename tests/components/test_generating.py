@@ -12,18 +12,18 @@ import pytest
 from haystack import Pipeline
 from haystack.dataclasses import ChatMessage
 
-from components.chat_models import ChatModels
-from components.choosing import choose_provider
 from components.events import listen
 from components.generating import ModelChatGenerator
-from components.llama_cpp import LlamaCppChatGenerator
-from components.llama_engine import _xllamacpp
-from components.model_errors import (
+from components.models.chat_models import ChatModels
+from components.models.choosing import choose_provider
+from components.models.errors import (
     ContextLengthExceededError,
     GenerationTimeoutError,
     ModelUnavailableError,
     UnknownModelError,
 )
+from components.models.llama_cpp import LlamaCppChatGenerator
+from components.models.llama_engine import _xllamacpp
 from tests.ollama_server import OllamaApp, serving
 
 pytestmark = pytest.mark.model

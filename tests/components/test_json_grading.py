@@ -9,7 +9,7 @@ from haystack.dataclasses import ChatMessage
 from components.extracting import ExtractiveChatGenerator
 from components.grading import AMBIGUOUS, CORRECT, INCORRECT
 from components.json_grading import JsonScoreGrader
-from components.llama_cpp import LlamaCppChatGenerator
+from components.models.llama_cpp import LlamaCppChatGenerator
 
 QUESTION = "How deep is the lake?"
 DOCUMENTS = [Document(content=f"Passage {n}", meta={"document_id": str(n)}) for n in range(3)]

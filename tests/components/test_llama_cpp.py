@@ -11,16 +11,16 @@ import pytest
 from haystack import Pipeline
 from haystack.dataclasses import ChatMessage, ImageContent, StreamingChunk
 
-from components.llama_cpp import LlamaCppChatGenerator
-from components.llama_engine import EngineConfig, LlamaEngine
-from components.llama_request import chat_request
-from components.model_errors import (
+from components.models.errors import (
     ContextLengthExceededError,
     GenerationTimeoutError,
     InvalidGenerationError,
     ModelLoadError,
     ModelRequestError,
 )
+from components.models.llama_cpp import LlamaCppChatGenerator
+from components.models.llama_engine import EngineConfig, LlamaEngine
+from components.models.llama_request import chat_request
 
 pytestmark = pytest.mark.model
 

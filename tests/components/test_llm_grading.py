@@ -10,8 +10,8 @@ from haystack.dataclasses import ChatMessage
 
 from components.extracting import ExtractiveChatGenerator
 from components.grading import AMBIGUOUS, CORRECT, INCORRECT
-from components.llama_cpp import LlamaCppChatGenerator
 from components.llm_grading import LogprobGrader, yes_probability
+from components.models.llama_cpp import LlamaCppChatGenerator
 
 QUESTION = "How deep is the lake?"
 DOCUMENTS = [Document(content=f"Passage {n}", meta={"document_id": str(n)}) for n in range(5)]

@@ -7,8 +7,8 @@ from haystack.components.generators.chat import MockChatGenerator
 from haystack.dataclasses import ChatMessage
 
 from components.extracting import ExtractiveChatGenerator
-from components.llama_cpp import LlamaCppChatGenerator
-from components.model_errors import UnknownModelError
+from components.models.errors import UnknownModelError
+from components.models.llama_cpp import LlamaCppChatGenerator
 from components.rephrasing import QueryRephraser, clean_rephrasing
 from components.terms import TermWeights
 

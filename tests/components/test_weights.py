@@ -14,7 +14,6 @@ from pathlib import Path
 import platformdirs
 import pytest
 
-from components.model_files import RegistryPackages
 from components.weights import (
     CATALOGUE,
     DEFAULT_LLM,
@@ -27,6 +26,7 @@ from components.weights import (
     WeightsError,
     WeightStore,
 )
+from components.weights.catalogue import RegistryPackages
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
 PART_SIZE = 600_000

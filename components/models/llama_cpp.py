@@ -20,7 +20,8 @@ from haystack.dataclasses import (
     select_streaming_callback,
 )
 
-from components.llama_engine import (
+from components.models.errors import GenerationTimeoutError, ModelRequestError
+from components.models.llama_engine import (
     MAX_THREADS,
     Completion,
     EngineConfig,
@@ -28,9 +29,8 @@ from components.llama_engine import (
     LlamaEngine,
     available_cores,
 )
-from components.llama_request import DEFAULTS, chat_request
-from components.model_errors import GenerationTimeoutError, ModelRequestError
-from components.model_replies import plain_reply
+from components.models.llama_request import DEFAULTS, chat_request
+from components.models.replies import plain_reply
 
 
 @component
@@ -48,7 +48,7 @@ class LlamaCppChatGenerator:
     ### Usage example
     ```python
     from haystack.dataclasses import ChatMessage
-    from components.llama_cpp import LlamaCppChatGenerator
+    from components.models.llama_cpp import LlamaCppChatGenerator
 
     generator = LlamaCppChatGenerator("qwen2.5-coder-0.5b-instruct-q4_k_m.gguf")
     generator.warm_up()

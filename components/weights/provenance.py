@@ -7,7 +7,7 @@ from pathlib import Path
 
 from haystack import logging
 
-from components.model_files import ModelFile
+from components.weights.catalogue import ModelFile
 
 logger = logging.getLogger(__name__)
 

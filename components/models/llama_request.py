@@ -9,8 +9,8 @@ from haystack.dataclasses import ChatMessage, ChatRole
 from jsonschema import SchemaError
 from jsonschema.validators import validator_for
 
-from components.llama_engine import schema_grammar
-from components.model_errors import InvalidGenerationError
+from components.models.errors import InvalidGenerationError
+from components.models.llama_engine import schema_grammar
 
 DEFAULTS: dict[str, Any] = {"max_tokens": 512, "temperature": 0.0, "seed": 42}
 OPTIONS = {

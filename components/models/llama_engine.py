@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from components.model_errors import (
+from components.models.errors import (
     ContextLengthExceededError,
     InvalidGenerationError,
     ModelLoadError,

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.model_errors import ModelUnavailableError
-from components.ollama_models import DEFAULT_URL, OllamaModels
+from components.models.errors import ModelUnavailableError
+from components.models.ollama_models import DEFAULT_URL, OllamaModels
 
 logger = logging.getLogger(__name__)
 

@@ -8,14 +8,14 @@ from haystack.dataclasses import ChatMessage
 from haystack_integrations.components.generators.ollama import OllamaChatGenerator
 
 from components.aiohttp_transport import AiohttpClient
-from components.model_errors import (
+from components.models.errors import (
     ContextLengthExceededError,
     InvalidGenerationError,
     ModelError,
     ModelRequestError,
 )
-from components.model_replies import plain_reply
-from components.model_servers import ModelServer
+from components.models.replies import plain_reply
+from components.models.servers import ModelServer
 
 DEFAULT_URL = "http://127.0.0.1:11434"
 # Ollama takes these beside the sampling options; OllamaChatGenerator knows only the latter for each call.

@@ -15,7 +15,7 @@ from haystack.dataclasses import ChatMessage, StreamingChunk
 from haystack.dataclasses.streaming_chunk import AsyncStreamingCallbackT, SyncStreamingCallbackT
 
 from components.aiohttp_transport import AiohttpTransport
-from components.model_errors import (
+from components.models.errors import (
     GenerationTimeoutError,
     ModelError,
     ModelRequestError,

@@ -8,9 +8,9 @@ from haystack.dataclasses import ChatMessage
 from haystack.utils import Secret
 
 from components.aiohttp_transport import AiohttpClient
-from components.model_errors import ContextLengthExceededError, ModelError, ModelRequestError
-from components.model_replies import plain_reply
-from components.model_servers import ModelServer
+from components.models.errors import ContextLengthExceededError, ModelError, ModelRequestError
+from components.models.replies import plain_reply
+from components.models.servers import ModelServer
 
 # Not OpenAI's own, but vLLM and llama.cpp read these from the body too.
 EXTRAS = ("grammar", "min_p", "repeat_penalty", "response_format", "top_k")

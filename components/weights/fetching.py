@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 import httpx
 
-from components.model_files import ModelFile, RegistryPackages, SourceError
+from components.weights.catalogue import ModelFile, RegistryPackages, SourceError
 
 Progress = Callable[[int, int], None]
 

@@ -9,8 +9,8 @@ from haystack.dataclasses import ChatMessage
 from haystack.dataclasses.streaming_chunk import AsyncStreamingCallbackT, SyncStreamingCallbackT
 
 from components.extracting import ExtractiveChatGenerator
-from components.llama_cpp import LlamaCppChatGenerator
-from components.model_errors import ModelUnavailableError
+from components.models.errors import ModelUnavailableError
+from components.models.llama_cpp import LlamaCppChatGenerator
 
 
 class LlamaModels:

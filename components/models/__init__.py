@@ -1,0 +1,1 @@
+"""Language models, whoever serves them: in this process, Ollama, OpenAI-compatible servers."""
