@@ -1,4 +1,9 @@
+import asyncio
 import os
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -6,6 +11,7 @@ import platformdirs
 import pytest
 
 from components.models.llama_cpp import LlamaCppChatGenerator
+from components.storing import DocumentStoreUnavailableError, TenantDocumentStores
 from components.weights.catalogue import CATALOGUE, SMALL_LLM
 
 
@@ -26,3 +32,28 @@ def small_model(small_model_path: Path) -> Iterator[LlamaCppChatGenerator]:
     generator.warm_up()
     yield generator
     generator.close()
+
+
+@pytest.fixture(scope="session")
+def chroma_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    chroma = Path(sys.executable).with_name("chroma")
+    folder = tmp_path_factory.mktemp("chroma-server")
+    server = subprocess.Popen(
+        [chroma, "run", "--path", folder, "--host", "127.0.0.1", "--port", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    stores = TenantDocumentStores(host="127.0.0.1", port=port, timeout=5)
+    for _ in range(300):
+        try:
+            asyncio.run(stores.ping())
+            break
+        except DocumentStoreUnavailableError:
+            time.sleep(0.1)
+    stores.close()
+    yield port
+    server.terminate()
+    server.wait()

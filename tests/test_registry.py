@@ -246,3 +246,18 @@ def test_unknown_modes_list_the_choices(registry: ModeRegistry) -> None:
     """A wrong name gets the right ones, and the nearest."""
     with pytest.raises(UnknownModeError, match=r"standard.*Did you mean 'crag'"):
         registry["crga"]
+
+
+@pytest.mark.server
+def test_the_same_modes_run_on_a_chroma_server(chroma_server: int, tmp_path: Path) -> None:
+    """With CHROMA_HOST set, documents are written to and found on the server."""
+    settings = extractive_settings(
+        tmp_path, chroma_host="127.0.0.1", chroma_port=chroma_server, collection_prefix="registry_"
+    )
+    with ModeRegistry(settings) as registry:
+        index(registry, lake=LAKE, tower=TOWER)
+        assert (
+            registry["crag"].run(query="How tall is the Eiffel Tower?", tenant_id="acme").strategy
+            == "PARTIAL"
+        )
+    assert not (tmp_path / "data" / "chroma").exists()

@@ -2,10 +2,7 @@
 
 import asyncio
 import socket
-import subprocess
-import sys
 import threading
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,31 +19,6 @@ from components.storing import (
     TenantDocumentStores,
     UnknownTenantError,
 )
-
-
-@pytest.fixture(scope="module")
-def chroma_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    chroma = Path(sys.executable).with_name("chroma")
-    folder = tmp_path_factory.mktemp("chroma-server")
-    server = subprocess.Popen(
-        [chroma, "run", "--path", folder, "--host", "127.0.0.1", "--port", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    stores = TenantDocumentStores(host="127.0.0.1", port=port, timeout=5)
-    for _ in range(300):
-        try:
-            asyncio.run(stores.ping())
-            break
-        except DocumentStoreUnavailableError:
-            time.sleep(0.1)
-    stores.close()
-    yield port
-    server.terminate()
-    server.wait()
 
 
 @pytest.fixture(params=["embedded", pytest.param("server", marks=pytest.mark.server)])
