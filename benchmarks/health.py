@@ -31,6 +31,9 @@ async def measure(quick: bool) -> None:
 
 
 async def _row(servers: Rig, latency: int, seconds: float) -> dict[str, Any]:
+    await servers.set_latency(0)
+    for server in (servers.floor, servers.service):
+        await load.ask(server, servers.questions, "standard", len(servers.questions))
     await servers.set_latency(latency)
     floor = await _answer_times(servers.floor, servers.questions, seconds)
     service = await _answer_times(servers.service, servers.questions, seconds)
@@ -47,7 +50,6 @@ async def _row(servers: Rig, latency: int, seconds: float) -> dict[str, Any]:
 
 async def _answer_times(server: RunningServer, questions: list[str], seconds: float) -> list[float]:
     """:returns: Percentiles 1 to 99 of the milliseconds until `/health` answers."""
-    await load.ask(server, questions, "standard", len(questions))
     asking = asyncio.create_task(load.crowd(server, questions, "standard", CLIENTS, seconds + 1))
     await asyncio.sleep(0.5)
     client, times = RawClient(server.port), []
