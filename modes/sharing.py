@@ -1,6 +1,7 @@
 """Running a pipeline without copying what passes between its components."""
 
 import asyncio
+import weakref
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -163,6 +164,7 @@ class _Run:
     async def _outputs_of(self, step: _Step, inputs: dict[str, Any]) -> Mapping[str, Any]:
         given = {**step.defaults, **{name: _own(value) for name, value in inputs.items()}}
         async with self._slots:
+            await _own_turn()
             try:
                 if hasattr(step.instance, "run_async"):
                     outputs = await step.instance.run_async(**given)
@@ -175,6 +177,22 @@ class _Run:
         if not isinstance(outputs, Mapping):
             raise PipelineRuntimeError.from_invalid_output(step.name, type(step.instance), outputs)
         return outputs
+
+
+_turns: "weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock]" = weakref.WeakKeyDictionary()
+
+
+async def _own_turn() -> None:
+    """
+    Wait until no component of any run has begun in this round of the event loop.
+
+    Model calls that began together end together. If what follows them all ran in one round, nothing else would be
+    answered meanwhile, and the threads that search would wait for the interpreter.
+    """
+    loop = asyncio.get_running_loop()
+    turn = _turns.setdefault(loop, asyncio.Lock())
+    await turn.acquire()
+    loop.call_soon(turn.release)
 
 
 def _own(value: Any) -> Any:

@@ -166,3 +166,25 @@ def test_sees_components_that_are_added_after_a_run() -> None:
     pipeline.add_component("emptier", Emptier())
     pipeline.connect("source.documents", "emptier.documents")
     assert asyncio.run(pipeline.run_async(data))["emptier"]["documents"]
+
+
+def test_begins_one_component_in_each_round_of_the_loop() -> None:
+    """Runs that are ready together take turns, so that others are served between them."""
+    rounds: list[int] = []
+    now = 0
+
+    class Counting(Source):
+        async def run_async(self, query: str) -> dict[str, Any]:
+            rounds.append(now)
+            return self.run(query)
+
+    async def main() -> None:
+        nonlocal now
+        pipeline = built(SharingPipeline, source=Counting(Document(content="text")))
+        runs = asyncio.gather(*(pipeline.run_async({"source": {"query": "why"}}) for _ in range(20)))
+        while not runs.done():
+            now += 1
+            await asyncio.sleep(0)
+
+    asyncio.run(main())
+    assert len(rounds) == len(set(rounds)) == 20
