@@ -2,7 +2,8 @@
 
 import asyncio
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from haystack.tracing.tracer import NullTracer
 
 class SharingPipeline(Pipeline):
     """
-    A Haystack pipeline whose `run_async` gives components the objects themselves instead of deep copies.
+    A Haystack pipeline that gives components the objects themselves instead of deep copies.
 
     Haystack deep-copies each input and each output of each component, again in each nested pipeline, which costs a
     query more processor time than its search. Here lists and dictionaries are copied, but not what is in them: as
@@ -49,20 +50,46 @@ class SharingPipeline(Pipeline):
         :raises ValueError: if the inputs are wrong.
         :raises PipelineRuntimeError: if a component fails.
         """
-        plan = self._planned()
-        if (
-            plan is None
-            or not data.keys() <= plan.keys()
-            or not isinstance(tracing.tracer.actual_tracer, NullTracer)
-        ):
+        plan = self._plan_for(data)
+        if plan is None:
             return await super().run_async(data, include_outputs_from, concurrency_limit)
         if not self._warm:
             await self.warm_up_async()
             self._warm = True
         self.validate_input(data)
-        run = _Run(plan, data, include_outputs_from or set(), asyncio.Semaphore(concurrency_limit))
+        run = _Run(plan, data, include_outputs_from or set(), concurrency_limit)
         await run.go_on([name for name, step in plan.items() if not step.senders])
         return run.outputs
+
+    def run(
+        self, data: dict[str, Any], include_outputs_from: set[str] | None = None, **others: Any
+    ) -> dict[str, Any]:
+        """
+        Run the pipeline, one component after the other; see `Pipeline.run`.
+
+        :param data: inputs by component.
+        :param include_outputs_from: components whose outputs are wanted though others take them.
+        :param others: break points and snapshots, which are Haystack's.
+        :returns: outputs by component.
+        :raises ValueError: if the inputs are wrong.
+        :raises PipelineRuntimeError: if a component fails.
+        """
+        plan = self._plan_for(data)
+        if plan is None or others:
+            return super().run(data, include_outputs_from, **others)
+        if not self._warm:
+            self.warm_up()
+            self._warm = True
+        self.validate_input(data)
+        run = _Run(plan, data, include_outputs_from or set())
+        for step in plan.values():
+            run.take_turn(step)
+        return run.outputs
+
+    def _plan_for(self, data: dict[str, Any]) -> "_Plan | None":
+        plan = self._planned()
+        traced = not isinstance(tracing.tracer.actual_tracer, NullTracer)
+        return None if plan is None or traced or not data.keys() <= plan.keys() else plan
 
     def _planned(self) -> "_Plan | None":
         graph = (list(self.graph.nodes), list(self.graph.edges(keys=True)))
@@ -97,7 +124,7 @@ def _plan(graph: networkx.MultiDiGraph) -> _Plan | None:
         return None
     if any(socket.is_variadic or len(socket.senders) > 1 for socket in sockets):
         return None
-    return {name: _step(graph, name) for name in graph.nodes}
+    return {name: _step(graph, name) for name in networkx.topological_sort(graph)}
 
 
 def _step(graph: networkx.MultiDiGraph, name: str) -> _Step:
@@ -124,12 +151,12 @@ class _Run:
         plan: _Plan,
         data: Mapping[str, Mapping[str, Any]],
         kept: Iterable[str],
-        slots: asyncio.Semaphore,
+        at_once: int = 1,
     ) -> None:
         self.outputs: dict[str, Any] = {}
         self._plan = plan
         self._kept = kept
-        self._slots = slots
+        self._slots = asyncio.Semaphore(at_once)
         self._inputs = {name: dict(data.get(name, ())) for name in plan}
         self._awaited = {name: step.senders for name, step in plan.items()}
 
@@ -146,37 +173,55 @@ class _Run:
         except BaseExceptionGroup as failures:
             raise failures.exceptions[0] from failures.exceptions[0].__cause__
 
+    def take_turn(self, step: _Step) -> None:
+        """Run a component whose turn it is, unless it lacks an input."""
+        if self._runs(step):
+            with _failures_of(step):
+                outputs = step.instance.run(**self._given(step))
+            self._hand_on(step, outputs)
+
     async def _turn(self, step: _Step) -> list[str]:
         """Run a component, unless it lacks an input; give those whose turn comes next."""
-        inputs = self._inputs[step.name]
-        runs = step.mandatory <= inputs.keys() and (inputs or not step.senders)
-        outputs = await self._outputs_of(step, inputs) if runs else {}
-        for socket, receiver, its_socket in step.receivers:
-            if socket in outputs:
-                self._inputs[receiver][its_socket] = outputs[socket]
+        if self._runs(step):
+            async with self._slots:
+                await _own_turn()
+                with _failures_of(step):
+                    if hasattr(step.instance, "run_async"):
+                        outputs = await step.instance.run_async(**self._given(step))
+                    else:
+                        outputs = await asyncio.to_thread(step.instance.run, **self._given(step))
+            self._hand_on(step, outputs)
+        for _, receiver, _ in step.receivers:
             self._awaited[receiver] -= 1
-        taken = () if step.name in self._kept else {socket for socket, *_ in step.receivers}
-        if left := {socket: value for socket, value in outputs.items() if socket not in taken}:
-            self.outputs[step.name] = left
         receivers = dict.fromkeys(receiver for _, receiver, _ in step.receivers)
         return [receiver for receiver in receivers if not self._awaited[receiver]]
 
-    async def _outputs_of(self, step: _Step, inputs: dict[str, Any]) -> Mapping[str, Any]:
-        given = {**step.defaults, **{name: _own(value) for name, value in inputs.items()}}
-        async with self._slots:
-            await _own_turn()
-            try:
-                if hasattr(step.instance, "run_async"):
-                    outputs = await step.instance.run_async(**given)
-                else:
-                    outputs = await asyncio.to_thread(step.instance.run, **given)
-            except PipelineRuntimeError:
-                raise
-            except Exception as error:
-                raise PipelineRuntimeError.from_exception(step.name, type(step.instance), error) from error
+    def _runs(self, step: _Step) -> bool:
+        inputs = self._inputs[step.name]
+        return step.mandatory <= inputs.keys() and bool(inputs or not step.senders)
+
+    def _given(self, step: _Step) -> dict[str, Any]:
+        return {**step.defaults, **{name: _own(value) for name, value in self._inputs[step.name].items()}}
+
+    def _hand_on(self, step: _Step, outputs: Any) -> None:
         if not isinstance(outputs, Mapping):
             raise PipelineRuntimeError.from_invalid_output(step.name, type(step.instance), outputs)
-        return outputs
+        for socket, receiver, its_socket in step.receivers:
+            if socket in outputs:
+                self._inputs[receiver][its_socket] = outputs[socket]
+        taken = () if step.name in self._kept else {socket for socket, *_ in step.receivers}
+        if left := {socket: value for socket, value in outputs.items() if socket not in taken}:
+            self.outputs[step.name] = left
+
+
+@contextmanager
+def _failures_of(step: _Step) -> Iterator[None]:
+    try:
+        yield
+    except PipelineRuntimeError:
+        raise
+    except Exception as error:
+        raise PipelineRuntimeError.from_exception(step.name, type(step.instance), error) from error
 
 
 _turns: "weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock]" = weakref.WeakKeyDictionary()

@@ -115,6 +115,7 @@ def test_gives_what_haystack_gives(side: str) -> None:
     ours = asyncio.run(forked(SharingPipeline, document).run_async(data, {"source", "first"}))
     assert ours == asyncio.run(forked(Pipeline, document).run_async(data, {"source", "first"}))
     assert ours["meeting"] == {"got": [side]}
+    assert forked(SharingPipeline, document).run(data, {"source", "first"}) == ours
 
 
 def test_shares_documents_but_not_lists() -> None:
@@ -173,14 +174,20 @@ def test_begins_one_component_in_each_round_of_the_loop() -> None:
     rounds: list[int] = []
     now = 0
 
-    class Counting(Source):
-        async def run_async(self, query: str) -> dict[str, Any]:
+    @component
+    class Counting:
+        @component.output_types(number=int)
+        def run(self, query: str) -> dict[str, Any]:
             rounds.append(now)
+            return {"number": len(query)}
+
+        @component.output_types(number=int)
+        async def run_async(self, query: str) -> dict[str, Any]:
             return self.run(query)
 
     async def main() -> None:
         nonlocal now
-        pipeline = built(SharingPipeline, source=Counting(Document(content="text")))
+        pipeline = built(SharingPipeline, source=Counting())
         runs = asyncio.gather(*(pipeline.run_async({"source": {"query": "why"}}) for _ in range(20)))
         while not runs.done():
             now += 1
