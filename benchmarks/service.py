@@ -8,9 +8,9 @@ from typing import Any
 from benchmarks.clock import CPUClock
 from benchmarks.hashing import HashingResources
 from benchmarks.stub_llm import MODEL
-from registry import ModeRegistry
-from serve import server, service
+from serve import server
 from serve.app import build_app
+from serve.service import Service
 from serve.telemetry import configure_logging
 from settings import BUILTIN_PIPELINES, Settings
 
@@ -59,11 +59,6 @@ def llm_graded_pipelines(folder: Path) -> Path:
     return folder
 
 
-def use_hashing() -> None:
-    """Have every service of this process embed by hashing."""
-    service.ModeRegistry = lambda settings: ModeRegistry(settings, HashingResources(settings))  # type: ignore[misc,assignment]
-
-
 def main() -> None:
     """Serve on a socket that the caller has bound."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -72,10 +67,9 @@ def main() -> None:
     parser.add_argument("--llm-port", type=int, required=True, help="port of the stub model server")
     parser.add_argument("--provider", default="openai", help="protocol spoken with it")
     options = parser.parse_args()
-    use_hashing()
     made = settings(options.data, options.llm_port, options.provider)
     configure_logging(made.log_level)
-    started = service.Service(made)
+    started = Service(made, HashingResources(made))
     server.run(CPUClock(build_app(started)), socket.socket(fileno=options.fd), started.lock)
 
 

@@ -2,5 +2,6 @@
 
 import os
 
-# Haystack posts telemetry to its makers unless told not to before its import.
+# Haystack and onnxruntime report to their makers unless told not to before their import.
 os.environ.setdefault("HAYSTACK_TELEMETRY_ENABLED", "False")
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -11,6 +11,7 @@ from haystack import Document
 
 from components.storing import DocumentStoreError
 from registry import ModeRegistry
+from resources import Resources
 from serve.jobs import JobQueue
 from serve.locking import DataDirLock
 from serve.schemas import IngestBody, Ready
@@ -30,18 +31,19 @@ class Service:
     Making one takes the lock on `DATA_DIR`; `close` gives it back.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, resources: Resources | None = None) -> None:
         """
         Take the data directory and load every mode; models are loaded by `start`.
 
         :param settings: the service's settings.
+        :param resources: shared objects to use instead of those that the settings describe.
         :raises DataDirInUseError: if another process has the data directory.
         """
         self.settings = settings
         self.lock = DataDirLock(settings.data_dir)
         self.lock.acquire()
         try:
-            self.registry = ModeRegistry(settings)
+            self.registry = ModeRegistry(settings, resources)
         except BaseException:
             self.lock.release()
             raise

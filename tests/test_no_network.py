@@ -54,17 +54,20 @@ print(json.dumps({"outside": outside, "provider": provider, "answers": answers})
 
 
 @pytest.mark.model
-def test_no_traffic_leaves_the_machine(tmp_path: Path) -> None:
-    """Loading, ingesting and asking in every mode with the built-in models asks for no address outside loopback."""
+def test_no_traffic_leaves_the_machine(tmp_path: Path, small_model_path: Path) -> None:
+    """Loading, ingesting and asking in every mode with the built-in models asks for no address outside loopback.
+
+    Native code opens sockets that Python does not see: onnxruntime's telemetry is known by the file it keeps.
+    """
     environment = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("OLLAMA", "OPENAI", "CHROMA"))
     }
     run = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(tmp_path)],
+        [sys.executable, "-c", SCRIPT, str(tmp_path / "data")],
         cwd=ROOT,
-        env=environment,
+        env={**environment, "HOME": str(tmp_path), "MODELS_DIR": str(small_model_path.parent)},
         capture_output=True,
         text=True,
         check=False,
@@ -75,3 +78,4 @@ def test_no_traffic_leaves_the_machine(tmp_path: Path) -> None:
     assert told["provider"] == "embedded"
     assert set(told["answers"]) == {"standard", "crag", "structured", "crag_structured"}
     assert all(told["answers"].values())
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]

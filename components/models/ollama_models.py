@@ -7,7 +7,7 @@ import ollama
 from haystack.dataclasses import ChatMessage
 from haystack_integrations.components.generators.ollama import OllamaChatGenerator
 
-from components.aiohttp_transport import AiohttpClient
+from components.models.aiohttp_transport import AiohttpClient
 from components.models.errors import (
     ContextLengthExceededError,
     InvalidGenerationError,

@@ -7,7 +7,7 @@ from haystack.components.generators.chat import OpenAIChatGenerator
 from haystack.dataclasses import ChatMessage
 from haystack.utils import Secret
 
-from components.aiohttp_transport import AiohttpClient
+from components.models.aiohttp_transport import AiohttpClient
 from components.models.errors import ContextLengthExceededError, ModelError, ModelRequestError
 from components.models.replies import plain_reply
 from components.models.servers import ModelServer

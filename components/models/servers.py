@@ -14,7 +14,7 @@ import httpx
 from haystack.dataclasses import ChatMessage, StreamingChunk
 from haystack.dataclasses.streaming_chunk import AsyncStreamingCallbackT, SyncStreamingCallbackT
 
-from components.aiohttp_transport import AiohttpTransport
+from components.models.aiohttp_transport import AiohttpTransport
 from components.models.errors import (
     GenerationTimeoutError,
     ModelError,

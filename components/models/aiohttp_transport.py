@@ -20,7 +20,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
 
     ### Usage example
     ```python
-    from components.aiohttp_transport import AiohttpClient, AiohttpTransport
+    from components.models.aiohttp_transport import AiohttpClient, AiohttpTransport
 
     async with AiohttpClient(AiohttpTransport()) as client:
         response = await client.get("http://127.0.0.1:11434/api/tags")
