@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import httpx
 import pytest
 
-from components.aiohttp_transport import AiohttpClient, AiohttpTransport
+from components.models.aiohttp_transport import AiohttpClient, AiohttpTransport
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
