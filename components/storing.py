@@ -22,7 +22,7 @@ from haystack import Document
 from haystack.document_stores.types import DuplicatePolicy
 from haystack_integrations.document_stores.chroma import ChromaDocumentStore
 
-from components.filtering import chroma_filters
+from components.filtering import InvalidFilterError, chroma_filters
 
 T = TypeVar("T")
 
@@ -81,6 +81,7 @@ class TenantDocumentStore(ChromaDocumentStore):
         executor: ThreadPoolExecutor,
         timeout: float,
         batch_size: int,
+        forget: Callable[[], Any],
     ) -> None:
         """
         Wrap an open collection; use `TenantDocumentStores.get` or `.get_or_create`.
@@ -90,6 +91,7 @@ class TenantDocumentStore(ChromaDocumentStore):
         :param executor: runs the asynchronous methods.
         :param timeout: seconds an asynchronous call may take.
         :param batch_size: rows written in one call.
+        :param forget: called when the collection turns out to be gone, so that the next use looks it up again.
         """
         super().__init__(collection.name, distance_function=_DISTANCE)
         self._client = client
@@ -97,6 +99,9 @@ class TenantDocumentStore(ChromaDocumentStore):
         self._executor = executor
         self._timeout = timeout
         self._batch_size = batch_size
+        self._forget = forget
+        # Held by who compares versions and then writes.
+        self.writing = threading.Lock()
 
     def write_documents(
         self, documents: list[Document], policy: DuplicatePolicy = DuplicatePolicy.OVERWRITE
@@ -112,7 +117,8 @@ class TenantDocumentStore(ChromaDocumentStore):
         """
         by_id = {document.id: document for document in documents if document.content is not None}
         if policy in (DuplicatePolicy.FAIL, DuplicatePolicy.SKIP) and by_id:
-            existing = set(self._rows.get(ids=list(by_id), include=[])["ids"])
+            with self._calling():
+                existing = set(self._rows.get(ids=list(by_id), include=[])["ids"])
             payloads = [{"ids": [key]} for key in by_id]
             by_id = {
                 p["ids"][0]: by_id[p["ids"][0]]
@@ -124,7 +130,7 @@ class TenantDocumentStore(ChromaDocumentStore):
                 self._convert_document_to_chroma(document)
                 for document in unique[begin : begin + self._batch_size]
             ]
-            with _translated_errors():
+            with self._calling():
                 self._rows.upsert(
                     ids=[row["ids"][0] for row in rows if row],
                     documents=[row["documents"][0] for row in rows if row],
@@ -145,7 +151,7 @@ class TenantDocumentStore(ChromaDocumentStore):
         :returns: for each embedding its documents, best first, with similarity scores and without embeddings.
         :raises InvalidFilterError: if the filters can't be read.
         """
-        with _translated_errors():
+        with self._calling():
             result = self._rows.query(
                 query_embeddings=query_embeddings,
                 n_results=top_k,
@@ -164,15 +170,19 @@ class TenantDocumentStore(ChromaDocumentStore):
             )
         ]
 
-    def chunk_ids(self, document_ids: list[str]) -> list[str]:
+    def held_chunks(self, document_ids: list[str]) -> list[tuple[str, str, float]]:
         """
-        List the ids of the chunks that belong to documents.
+        List the chunks that belong to documents.
 
         :param document_ids: values of the metadata field `document_id`.
-        :returns: the chunks' ids.
+        :returns: for each chunk its id, its document's id, and when the document was accepted (0 when not known).
         """
-        with _translated_errors():
-            return list(self._rows.get(where={"document_id": {"$in": document_ids}}, include=[])["ids"])
+        with self._calling():
+            found = self._rows.get(where={"document_id": {"$in": document_ids}}, include=["metadatas"])
+        return [
+            (key, str(meta["document_id"]), float(meta.get("accepted_at", 0.0)))
+            for key, meta in zip(found["ids"], found["metadatas"], strict=True)
+        ]
 
     def delete_documents(self, document_ids: list[str]) -> None:
         """
@@ -181,7 +191,7 @@ class TenantDocumentStore(ChromaDocumentStore):
         :param document_ids: the ids.
         """
         for begin in range(0, len(document_ids), self._batch_size):
-            with _translated_errors():
+            with self._calling():
                 self._rows.delete(ids=document_ids[begin : begin + self._batch_size])
 
     async def count_documents_async(self) -> int:
@@ -215,6 +225,16 @@ class TenantDocumentStore(ChromaDocumentStore):
     def _rows(self) -> chromadb.Collection:
         assert self._collection is not None
         return self._collection
+
+    @contextmanager
+    def _calling(self) -> Iterator[None]:
+        try:
+            with _translated_errors():
+                yield
+        except UnknownTenantError:
+            # Another process dropped the tenant's collection, and may have made it anew.
+            self._forget()
+            raise
 
     async def _off_loop(self, call: Callable[..., T], *args: Any) -> T:
         return await _with_deadline(self._executor, self._timeout, call, *args)
@@ -369,7 +389,14 @@ class TenantDocumentStores:
                 f"the documents of tenant '{tenant_id}' were embedded with '{made_with}', but the service now embeds"
                 f" with '{self._embedding_model}': set the embedding model back, or ingest into another tenant"
             )
-        store = TenantDocumentStore(collection, client, self._executor, self._timeout, self._batch_size)
+        store = TenantDocumentStore(
+            collection,
+            client,
+            self._executor,
+            self._timeout,
+            self._batch_size,
+            forget=lambda: self._stores.pop(tenant_id, None),
+        )
         return self._stores.setdefault(tenant_id, store)
 
 
@@ -384,17 +411,27 @@ def _translated_errors() -> Iterator[None]:
         yield
     except (httpx.HTTPError, ConnectionError) as error:
         raise DocumentStoreUnavailableError("Chroma does not answer") from error
+    except InvalidFilterError:
+        raise
     except ValueError as error:
         # chromadb.HttpClient turns a refused connection into a ValueError.
         if "Could not connect" in str(error):
             raise DocumentStoreUnavailableError("Chroma does not answer") from error
+        if _is_about_filters(error):
+            raise InvalidFilterError(f"Chroma refuses the filters: {error}") from error
         raise
     except NotFoundError as error:
         raise UnknownTenantError("the tenant's collection is gone; ingest its documents again") from error
     except ChromaError as error:
         if "dimension" in str(error):
             raise EmbeddingMismatchError(str(error)) from error
+        if _is_about_filters(error):
+            raise InvalidFilterError(f"Chroma refuses the filters: {error}") from error
         raise DocumentStoreError(f"Chroma refused the call: {error}") from error
+
+
+def _is_about_filters(error: Exception) -> bool:
+    return any(words in str(error) for words in ("Invalid where", "Expected where"))
 
 
 async def _with_deadline(

@@ -45,6 +45,7 @@ _PROBLEMS: list[tuple[type[Exception], int, str]] = [
     (LanguageModelNeededError, 503, "model-needed"),
     (BrokenModeError, 503, "broken-mode"),
     (storing.DocumentStoreUnavailableError, 503, "document-store-unavailable"),
+    (storing.DocumentStoreError, 502, "document-store-failed"),
     (WeightsError, 503, "model-files-missing"),
     (model_errors.ModelLoadError, 503, "model-unavailable"),
     (model_errors.ModelUnavailableError, 503, "model-unavailable"),

@@ -46,6 +46,11 @@ def test_corrective_modes_say_what_the_documents_lack(client: httpx.Client) -> N
     assert answer["citations"] == []
 
 
+def filtered(filters: dict) -> dict:
+    """Give a request with filters, written as Python does, which knows infinity and lone surrogates."""
+    return {"content": json.dumps({"q": "x", "tenant_id": "acme", "filters": filters}).encode()}
+
+
 @pytest.mark.parametrize(
     ("sent", "status", "kind", "part"),
     [
@@ -89,6 +94,23 @@ def test_corrective_modes_say_what_the_documents_lack(client: httpx.Client) -> N
             "invalid-filter",
             "==",
         ),
+        (filtered({"field": "a", "operator": ["=="], "value": 1}), 422, "invalid-filter", "'operator'"),
+        (filtered({"field": "$and", "operator": "==", "value": 1}), 422, "invalid-filter", "'$and'"),
+        (
+            filtered({"field": "#document", "operator": "==", "value": "x"}),
+            422,
+            "invalid-filter",
+            "#document",
+        ),
+        (
+            filtered({"field": "\ud800", "operator": "==", "value": 1}),
+            422,
+            "invalid-filter",
+            "metadata field",
+        ),
+        (filtered({"field": "a", "operator": "in", "value": [1, "x"]}), 422, "invalid-filter", "list of"),
+        (filtered({"field": "a", "operator": "==", "value": math.inf}), 422, "invalid-filter", "number"),
+        (filtered({"field": "a", "operator": "in", "value": [1] * 40_000}), 422, "invalid-filter", "500"),
     ],
 )
 def test_nonsense_is_a_clear_problem(
@@ -104,6 +126,27 @@ def test_nonsense_is_a_clear_problem(
     assert problem["request_id"] == response.headers["x-request-id"]
     assert part in problem["detail"]
     assert problem["type"] == f"urn:thresher:problem:{kind}"
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [
+        {"field": "kind", "operator": "in", "value": [f"{number}" for number in range(499)] + ["lake"]},
+        {"field": "kind", "operator": "not in", "value": [1, 2.5]},
+        {
+            "operator": "OR",
+            "conditions": [
+                {"field": "kind", "operator": "==", "value": "lake" if number % 2 else number}
+                for number in range(500)
+            ],
+        },
+    ],
+)
+def test_the_largest_filters_find_documents(client: httpx.Client, filters: dict) -> None:
+    """Filters up to the limits are answered."""
+    response = client.post("/query/", **filtered(filters), headers={"content-type": "application/json"})
+    assert response.status_code == 200
+    assert "lake" in {document["document_id"] for document in response.json()["documents"]}
 
 
 def test_a_body_over_the_limit_is_a_413(client: httpx.Client) -> None:
