@@ -14,6 +14,7 @@ _LOGIC = {"AND": "$and", "OR": "$or"}
 # Chroma makes one SQL expression of it all, which SQLite bounds; its own keys begin with these.
 _MOST_ITEMS = 500
 _DEEPEST = 10
+_LONGEST_CONTENT = 10_000
 _CHROMA_KEYS = ("$", "#", "chroma:")
 
 
@@ -125,6 +126,8 @@ def _check_comparison(part: dict[str, Any]) -> None:
     if field == "content":
         if operator not in _CONTENT or not isinstance(value, str) or not value or not _encodable(value):
             raise InvalidFilterError(f"'content' takes {', '.join(_CONTENT)} and a text")
+        if len(value) > _LONGEST_CONTENT:
+            raise InvalidFilterError(f"'content' takes a text of at most {_LONGEST_CONTENT} characters")
     elif operator in _MEMBERSHIPS:
         if not isinstance(value, list) or not value or not (_all_texts(value) or all(map(_number, value))):
             raise InvalidFilterError(f"'{operator}' takes a list of texts or a list of numbers")
