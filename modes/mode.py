@@ -153,7 +153,9 @@ class Mode:
             with listen(record.hear, tokens=record.on_token is not None):
                 outputs = await self.pipeline.run_async(data, include_outputs_from=self._read_from)
         except PipelineRuntimeError as error:
-            raise _own_error(error) from error
+            own = _own_error(error)
+            # Not `from error`, which own caused: whoever follows the causes would go round for ever.
+            raise own from own.__cause__
         record.timings["total"] = time.perf_counter() - begin
         return self._result(outputs, record)
 
@@ -233,7 +235,9 @@ class IndexingPipeline:
         try:
             outputs = self.pipeline.run(data, include_outputs_from=self._read_from)
         except PipelineRuntimeError as error:
-            raise _own_error(error) from error
+            own = _own_error(error)
+            # Not `from error`, which own caused: whoever follows the causes would go round for ever.
+            raise own from own.__cause__
         component, _, key = self._checked.outputs["documents_written"].partition(".")
         return int(outputs[component][key])
 

@@ -54,8 +54,8 @@ class SharingPipeline(Pipeline):
         if plan is None:
             return await super().run_async(data, include_outputs_from, concurrency_limit)
         if not self._warm:
-            await self.warm_up_async()
-            self._warm = True
+            # In a thread: a component that has no asynchronous warm-up would load its model on the event loop.
+            await asyncio.to_thread(self.warm_up)
         self.validate_input(data)
         run = _Run(plan, data, include_outputs_from or set(), concurrency_limit)
         await run.go_on([name for name, step in plan.items() if not step.senders])
@@ -79,12 +79,17 @@ class SharingPipeline(Pipeline):
             return super().run(data, include_outputs_from, **others)
         if not self._warm:
             self.warm_up()
-            self._warm = True
         self.validate_input(data)
         run = _Run(plan, data, include_outputs_from or set())
         for step in plan.values():
             run.take_turn(step)
         return run.outputs
+
+    def warm_up(self) -> None:
+        """Warm up every component, once for all runs; see `Pipeline.warm_up`."""
+        self._planned()
+        super().warm_up()
+        self._warm = True
 
     def _plan_for(self, data: dict[str, Any]) -> "_Plan | None":
         plan = self._planned()

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,7 +15,7 @@ from registry import ModeRegistry
 from resources import Resources
 from serve.jobs import JobQueue
 from serve.locking import DataDirLock
-from serve.schemas import IngestBody, Ready
+from serve.schemas import DocumentInput, IngestBody, Ready
 from serve.telemetry import bound_request_id
 from settings import Settings
 
@@ -133,18 +134,20 @@ def job_documents(body: IngestBody) -> list[dict[str, Any]]:
     Name the documents of a request.
 
     :param body: the request.
-    :returns: documents with `id`, `text`, `title` and `meta`; an id is made from the text where there is none.
+    :returns: documents with `id`, `text`, `title`, `meta` and `accepted_at`; an id is made from the text where there
+        is none.
     """
-    if body.texts is not None:
-        return [{"id": _id_from(text), "text": text, "title": None, "meta": {}} for text in body.texts]
+    now = time.time()
+    documents = body.documents or [DocumentInput(text=text) for text in body.texts or []]
     return [
         {
             "id": document.id or _id_from(document.text),
             "text": document.text,
             "title": document.title,
             "meta": document.meta,
+            "accepted_at": now,
         }
-        for document in body.documents or []
+        for document in documents
     ]
 
 
@@ -152,10 +155,11 @@ def as_document(data: dict[str, Any]) -> Document:
     """
     Make the Haystack document that the indexing pipeline takes.
 
-    :param data: `id`, `text`, `title` and `meta`.
+    :param data: `id`, `text`, `title`, `meta`, and when it was accepted, where it waited since.
     :returns: the document.
     """
     meta = {**data["meta"], "document_id": data["id"], "title": data["title"] or ""}
+    meta["accepted_at"] = data.get("accepted_at") or time.time()
     return Document(id=data["id"], content=data["text"], meta=meta)
 
 

@@ -4,7 +4,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NoReturn, TypeVar
 
@@ -250,22 +250,28 @@ def is_transient(error: BaseException) -> bool:
     :param error: an error of the work on documents.
     :returns: True where it, or what caused it, is a failed connection or a missed deadline.
     """
+    return any(isinstance(cause, (ConnectionError, TimeoutError)) for cause in causes(error))
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """
+    :param error: any error.
+    :returns: the error, what it was raised for, and so on to the first; each once, though causes may go in a circle.
+    """
+    seen: set[int] = set()
     cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, (ConnectionError, TimeoutError)):
-            return True
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        yield cause
         # Clients also hide the first error behind one of their own without "from", as chromadb does.
         cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
-    return False
 
 
 def describe(error: BaseException) -> str:
     """
     :param error: any error.
-    :returns: type and message of what caused it first, short and without what UTF-8 can't hold.
+    :returns: its type and message, short and without what UTF-8 can't hold.
     """
-    while error.__cause__ is not None:
-        error = error.__cause__
     message = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     return _clean(message)
 
