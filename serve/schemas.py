@@ -5,26 +5,15 @@ import re
 from collections import Counter
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from components.storing import TENANT_PATTERN
+from components.writing import RESERVED_META
 from modes.results import QueryResult
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
-# What splitters and the writer set themselves.
-RESERVED_META = frozenset(
-    {
-        "document_id",
-        "title",
-        "start",
-        "chunk_index",
-        "page_number",
-        "source_id",
-        "split_id",
-        "split_idx_start",
-        "parent_id",
-    }
-)
+# Chroma's own keys in metadata and filters begin with these.
+_CHROMA_KEYS = ("$", "#", "chroma:")
 
 
 def _encodable(text: str) -> str:
@@ -39,6 +28,13 @@ def _not_blank(text: str) -> str:
     return text
 
 
+def _meta_value(value: Any) -> Any:
+    # Before the union, whose own message has a line for each of its members.
+    if not isinstance(value, str | int | float | bool):
+        raise ValueError("must be a text, a number or a boolean")
+    return _encodable(value) if isinstance(value, str) else value
+
+
 Text = Annotated[str, AfterValidator(_encodable)]
 FilledText = Annotated[Text, AfterValidator(_not_blank)]
 TenantID = Annotated[
@@ -49,7 +45,7 @@ TenantID = Annotated[
         examples=["demo"],
     ),
 ]
-MetaValue = Text | int | float | bool
+MetaValue = Annotated[str | int | float | bool, BeforeValidator(_meta_value)]
 
 
 class Request(BaseModel):
@@ -99,7 +95,7 @@ class DocumentInput(Request):
     @model_validator(mode="after")
     def _check_meta(self) -> "DocumentInput":
         for key, value in self.meta.items():
-            if key in RESERVED_META:
+            if key in RESERVED_META or key.startswith(_CHROMA_KEYS):
                 raise ValueError(f"meta.{key} is the service's own; choose another name")
             if isinstance(value, float) and not math.isfinite(value):
                 raise ValueError(f"meta.{key} is not a finite number")

@@ -3,6 +3,7 @@
 import httpx
 import pytest
 
+from components.writing import RESERVED_META
 from tests.serve.conftest import finished
 
 
@@ -82,6 +83,35 @@ def test_nonsense_is_refused_before_a_job_is_made(client: httpx.Client, body: di
     assert part in response.json()["detail"]
 
 
+@pytest.mark.parametrize("key", [*sorted(RESERVED_META), "chroma:document", "chroma:x", "$and", "#document"])
+def test_keys_of_the_service_and_of_chroma_are_refused(client: httpx.Client, key: str) -> None:
+    """Metadata can't take the place of a chunk's own, nor of what Chroma keeps for itself."""
+    response = client.post("/ingest/", json={"documents": [{"text": "a", "meta": {key: "x"}}]})
+    assert response.status_code == 422
+    assert f"meta.{key} is the service's own" in response.json()["detail"]
+
+
+@pytest.mark.parametrize("value", [None, [1], {"a": 1}])
+def test_a_wrong_metadata_value_is_said_shortly(client: httpx.Client, value: object) -> None:
+    """What metadata may be is said once, in words of the API."""
+    response = client.post("/ingest/", json={"documents": [{"text": "a", "meta": {"a": value}}]})
+    assert response.status_code == 422
+    assert response.json()["errors"] == [
+        {"field": "documents.0.meta.a", "message": "must be a text, a number or a boolean"}
+    ]
+
+
+def test_metadata_comes_back_as_it_was_sent(client: httpx.Client) -> None:
+    """Texts, whole numbers, fractions and booleans keep their types."""
+    meta = {"text": "1", "whole": 1, "fraction": 1.5, "yes": True}
+    job = client.post("/ingest/", json={"tenant_id": "types", "documents": [{"text": "a", "meta": meta}]})
+    finished(client, job.json())
+    found = client.post("/query/", json={"q": "a", "tenant_id": "types"}).json()["documents"][0]["meta"]
+    assert {key: (type(found[key]), found[key]) for key in meta} == {
+        key: (type(value), value) for key, value in meta.items()
+    }
+
+
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])
 def test_numbers_that_are_none_are_refused(client: httpx.Client, number: str) -> None:
     """NaN and infinity in metadata are a 422."""
@@ -93,7 +123,11 @@ def test_numbers_that_are_none_are_refused(client: httpx.Client, number: str) ->
 
 def test_a_lone_surrogate_is_refused(client: httpx.Client) -> None:
     """Text that is no Unicode is a 422, wherever it stands."""
-    for body in (b'{"texts": ["\\ud800"]}', b'{"documents": [{"text": "a", "id": "\\udfff"}]}'):
+    for body in (
+        b'{"documents": [{"text": "a", "meta": {"a": "\\ud800"}}]}',
+        b'{"texts": ["\\ud800"]}',
+        b'{"documents": [{"text": "a", "id": "\\udfff"}]}',
+    ):
         response = client.post("/ingest/", content=body, headers={"content-type": "application/json"})
         assert response.status_code == 422
 
