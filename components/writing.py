@@ -9,7 +9,9 @@ from haystack import Document, component
 from components.storing import TenantDocumentStores, UnknownTenantError
 
 # What splitters leave behind that Chroma can't store or nobody reads.
-_SPLITTER_META = frozenset({"_split_overlap", "parent_id", "source_id", "split_id", "split_idx_start"})
+SPLITTER_META = frozenset({"_split_overlap", "parent_id", "source_id", "split_id", "split_idx_start"})
+# What a document may not bring along: it would be lost, or take the place of a chunk's own.
+RESERVED_META = SPLITTER_META | {"accepted_at", "chunk_index", "document_id", "page_number", "start", "title"}
 
 
 @component
@@ -78,7 +80,7 @@ def as_chunk(document: Document, tenant_id: str) -> Document:
         `accepted_at` (when the document was accepted, in seconds since 1970; now, where it is not said).
     :raises ValueError: if it names no document.
     """
-    meta: dict[str, Any] = {key: value for key, value in document.meta.items() if key not in _SPLITTER_META}
+    meta: dict[str, Any] = {key: value for key, value in document.meta.items() if key not in SPLITTER_META}
     if "document_id" not in meta:
         raise ValueError("a chunk has no 'document_id' in its metadata; name the document before the writer")
     meta.setdefault("title", "")
