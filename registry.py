@@ -14,6 +14,7 @@ with ModeRegistry(Settings.load()) as registry:
 import asyncio
 import difflib
 import importlib.metadata
+import os
 import re
 import threading
 from collections.abc import Coroutine, Iterator, Mapping
@@ -61,7 +62,7 @@ class ModeRegistry(Mapping[str, Mode]):
         self.broken: dict[str, list[Fault]] = {}
         self._modes: dict[str, Mode] = {}
         self._loop = _LoopThread()
-        for path, origin in _pipeline_files(settings):
+        for path, origin in self._pipeline_files():
             self._load(path, origin)
 
     @property
@@ -75,12 +76,11 @@ class ModeRegistry(Mapping[str, Mode]):
 
         :param path: the YAML file; its name without ending is the mode's.
         :returns: the mode.
-        :raises PipelineFileError: with every fault of the file.
+        :raises PipelineFileError: with every fault of the file; what there was of its name stays.
         """
-        name = self._load(Path(path), "added")
-        if name in self.broken:
-            raise PipelineFileError(self.broken.pop(name))
-        return self[name]
+        entry = build(Path(path), self.settings, self.resources)
+        self._register(entry, "added")
+        return self[entry.path.stem]
 
     def warm_up(self) -> None:
         """Load every model that a mode or indexing pipeline uses."""
@@ -131,20 +131,37 @@ class ModeRegistry(Mapping[str, Mode]):
         """Say whether a mode can be used."""
         return name in self._modes
 
-    def _load(self, path: Path, origin: Origin) -> str:
-        name = path.stem
+    def _load(self, path: Path, origin: Origin) -> None:
+        try:
+            self._register(build(path, self.settings, self.resources), origin)
+        except PipelineFileError as error:
+            self._drop(path.stem)
+            self.broken[path.stem] = error.faults
+
+    def _pipeline_files(self) -> Iterator[tuple[Path, Origin]]:
+        yield from ((path, "built-in") for path in _yaml_files(BUILTIN_PIPELINES))
+        for entry_point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
+            try:
+                found = Path(entry_point.load())
+            except Exception as error:  # a package may raise anything when it is imported
+                message = f"the entry point '{entry_point.value}' can't be loaded: {error}"
+                self.broken[entry_point.name] = [Fault(Path(entry_point.name), 1, message)]
+                continue
+            yield from ((path, "package") for path in ([found] if found.is_file() else _yaml_files(found)))
+        if self.settings.pipelines_dir is not None:
+            yield from ((path, "directory") for path in _yaml_files(self.settings.pipelines_dir))
+
+    def _register(self, entry: CheckedPipeline, origin: Origin) -> None:
+        name = entry.path.stem
+        self._drop(name)
+        if "query" in entry.inputs:
+            self._modes[name] = Mode(name, entry, origin, self._loop.run)
+        else:
+            self.indexing[name] = IndexingPipeline(name, entry, origin)
+
+    def _drop(self, name: str) -> None:
         for known in (self._modes, self.indexing, self.broken):
             known.pop(name, None)
-        try:
-            entry = build(path, self.settings, self.resources)
-        except PipelineFileError as error:
-            self.broken[name] = error.faults
-        else:
-            if "query" in entry.inputs:
-                self._modes[name] = Mode(name, entry, origin, self._loop.run)
-            else:
-                self.indexing[name] = IndexingPipeline(name, entry, origin)
-        return name
 
 
 def build(path: Path, settings: Settings, resources: Resources) -> CheckedPipeline:
@@ -160,7 +177,7 @@ def build(path: Path, settings: Settings, resources: Resources) -> CheckedPipeli
     :returns: the checked pipeline.
     :raises PipelineFileError: with every fault found.
     """
-    return _build(path, settings, resources, ())
+    return _build(Path(os.path.abspath(path)), settings, resources, ())
 
 
 def _build(path: Path, settings: Settings, resources: Resources, within: tuple[Path, ...]) -> CheckedPipeline:
@@ -181,7 +198,7 @@ def _find_stage(file: str, named_in: Path, settings: Settings) -> Path:
     folders = [named_in.parent, settings.pipelines_dir, BUILTIN_PIPELINES]
     for folder in folders:
         if folder is not None and (folder / file).is_file():
-            return folder / file
+            return Path(os.path.abspath(folder / file))
     there = sorted(f"stages/{path.name}" for path in (BUILTIN_PIPELINES / "stages").glob("*.yml"))
     raise FileNotFoundError(f"there is no stage file '{file}'; the built-in ones are {', '.join(there)}")
 
@@ -217,15 +234,6 @@ def _unknown(
                 yield Fault(checked.path, checked.lines[(side, name)], message)
     if needed not in checked.outputs:
         yield Fault(checked.path, checked.lines[("outputs",)], f"{kind} must have the output '{needed}'")
-
-
-def _pipeline_files(settings: Settings) -> Iterator[tuple[Path, Origin]]:
-    yield from ((path, "built-in") for path in _yaml_files(BUILTIN_PIPELINES))
-    for entry_point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
-        found = Path(entry_point.load())
-        yield from ((path, "package") for path in ([found] if found.is_file() else _yaml_files(found)))
-    if settings.pipelines_dir is not None:
-        yield from ((path, "directory") for path in _yaml_files(settings.pipelines_dir))
 
 
 def _yaml_files(folder: Path) -> list[Path]:

@@ -12,6 +12,7 @@ from components.embedding import OnnxDocumentEmbedder, OnnxEmbeddingModel, OnnxT
 from components.generating import ModelChatGenerator
 from components.models.chat_models import ChatModels
 from components.models.choosing import ProviderChoice, choose_provider
+from components.models.ollama_models import DEFAULT_URL as OLLAMA_URL
 from components.storing import TenantDocumentStores
 from components.terms import TermWeights
 from components.weights import WeightStore
@@ -21,7 +22,6 @@ from settings import Settings
 # The built-in model reads 30 to 50 tokens a second on two cores, so its prompts hold the best sentences only.
 _BUILT_IN_CONTEXT_CHARS = 1_600
 _SERVED_CONTEXT_CHARS = 12_000
-_OLLAMA_URL = "http://localhost:11434"
 _EMBEDDED_FIELDS = ["title"]
 
 
@@ -104,7 +104,7 @@ class Resources:
         settings = self.settings
         match settings.embedding_provider:
             case "ollama":
-                return OllamaTextEmbedder(settings.embedding_model, settings.ollama_url or _OLLAMA_URL)
+                return OllamaTextEmbedder(settings.embedding_model, settings.ollama_url or OLLAMA_URL)
             case "openai":
                 return OpenAITextEmbedder(
                     self._openai_key, model=settings.embedding_model, api_base_url=settings.openai_base_url
@@ -119,7 +119,7 @@ class Resources:
             case "ollama":
                 return OllamaDocumentEmbedder(
                     settings.embedding_model,
-                    settings.ollama_url or _OLLAMA_URL,
+                    settings.ollama_url or OLLAMA_URL,
                     meta_fields_to_embed=_EMBEDDED_FIELDS,
                     progress_bar=False,
                 )
@@ -130,6 +130,8 @@ class Resources:
                     api_base_url=settings.openai_base_url,
                     meta_fields_to_embed=_EMBEDDED_FIELDS,
                     progress_bar=False,
+                    # Else documents without embeddings come back, as if nothing had happened.
+                    raise_on_failure=True,
                 )
         return OnnxDocumentEmbedder(self._onnx_model, meta_fields_to_embed=_EMBEDDED_FIELDS)
 

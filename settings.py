@@ -173,11 +173,18 @@ class Settings(BaseSettings):
     def _expand_home(cls, value: Path | None) -> Path | None:
         return None if value is None else value.expanduser().absolute()
 
-    @field_validator("pipelines_dir", "llm_gguf_path")
+    @field_validator("pipelines_dir")
     @classmethod
-    def _must_exist(cls, value: Path | None) -> Path | None:
-        if value is not None and not value.exists():
-            raise ValueError(f"{value} does not exist")
+    def _is_directory(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_dir():
+            raise ValueError(f"{value} is no directory")
+        return value
+
+    @field_validator("llm_gguf_path")
+    @classmethod
+    def _is_file(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_file():
+            raise ValueError(f"{value} is no file")
         return value
 
     @field_validator("ollama_url", "openai_base_url")

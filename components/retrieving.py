@@ -1,5 +1,7 @@
 """Vector search in one tenant's documents: text in, documents out."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from haystack import Document, component
@@ -8,6 +10,11 @@ from haystack.components.embedders.types import TextEmbedder
 from components.ranking import rank_by_terms
 from components.storing import TenantDocumentStores
 from components.terms import TermWeights
+from components.weights.catalogue import WeightsError
+
+
+class EmbeddingUnavailableError(RuntimeError):
+    """The question could not be embedded: the embedding model's server does not answer, or refused."""
 
 
 @component
@@ -80,9 +87,11 @@ class TenantRetriever:
         :raises UnknownTenantError: if the tenant has no documents.
         :raises InvalidFilterError: if the filters can't be read.
         :raises DocumentStoreUnavailableError: if Chroma does not answer.
+        :raises EmbeddingUnavailableError: if the question could not be embedded.
         """
         store = self.document_stores.get(tenant_id)
-        embedding = self.text_embedder.run(text=query)["embedding"]
+        with _embedding_errors():
+            embedding = self.text_embedder.run(text=query)["embedding"]
         found = store.search_embeddings([embedding], self._wanted(top_k), filters)
         return {"documents": self._best(query, found[0], top_k)}
 
@@ -96,7 +105,8 @@ class TenantRetriever:
     ) -> dict[str, list[Document]]:
         """Retrieve chunks; see `run`."""
         store = await self.document_stores.get_async(tenant_id)
-        embedding = (await self.text_embedder.run_async(text=query))["embedding"]  # type: ignore[attr-defined]
+        with _embedding_errors():
+            embedding = (await self.text_embedder.run_async(text=query))["embedding"]  # type: ignore[attr-defined]
         found = await store.search_embeddings_async([embedding], self._wanted(top_k), filters)
         return {"documents": self._best(query, found[0], top_k)}
 
@@ -107,3 +117,16 @@ class TenantRetriever:
         if not self.candidates:
             return documents
         return rank_by_terms(query, documents, top_k or self.top_k, self.term_weights, self.term_weight)
+
+
+@contextmanager
+def _embedding_errors() -> Iterator[None]:
+    # Each provider's client has errors of its own; only our own already say what to do.
+    try:
+        yield
+    except WeightsError:
+        raise
+    except Exception as error:
+        raise EmbeddingUnavailableError(
+            "the question could not be embedded; is the embedding model up?"
+        ) from error

@@ -93,7 +93,7 @@ class PipelineFile:
                 [Fault(path, 1, "must be a mapping with 'components', 'inputs' and 'outputs'")]
             )
         found = cls(path, data, {})
-        found._index(node, ())
+        found._index(node, (), ())
         if found.faults:
             raise PipelineFileError(found.faults)
         return found
@@ -124,19 +124,31 @@ class PipelineFile:
             return {}
         return value
 
-    def _index(self, node: yaml.Node, place: tuple[str | int, ...]) -> None:
-        self.lines.setdefault(place, node.start_mark.line + 1)
-        if isinstance(node, yaml.MappingNode):
-            for key_node, value_node in node.value:
-                inner = (*place, key_node.value)
-                if inner in self.lines:
-                    line = key_node.start_mark.line + 1
-                    self.faults.append(Fault(self.path, line, f"key '{key_node.value}' is given twice"))
-                self.lines[inner] = key_node.start_mark.line + 1
-                self._index(value_node, inner)
+    def _index(self, node: yaml.Node, place: tuple[str | int, ...], within: tuple[int, ...]) -> None:
+        line = node.start_mark.line + 1
+        self.lines.setdefault(place, line)
+        if id(node) in within:
+            self.faults.append(Fault(self.path, line, "an anchor holds itself"))
+        elif isinstance(node, yaml.MappingNode):
+            self._index_mapping(node, place, (*within, id(node)))
         elif isinstance(node, yaml.SequenceNode):
             for number, value_node in enumerate(node.value):
-                self._index(value_node, (*place, number))
+                self._index(value_node, (*place, number), (*within, id(node)))
+
+    def _index_mapping(
+        self, node: yaml.MappingNode, place: tuple[str | int, ...], within: tuple[int, ...]
+    ) -> None:
+        for key_node, value_node in node.value:
+            line = key_node.start_mark.line + 1
+            if key_node.tag != "tag:yaml.org,2002:str":
+                message = f"key '{key_node.value}' is no text; put it into quotes"
+                self.faults.append(Fault(self.path, line, message))
+                continue
+            inner = (*place, key_node.value)
+            if inner in self.lines:
+                self.faults.append(Fault(self.path, line, f"key '{key_node.value}' is given twice"))
+            self.lines[inner] = line
+            self._index(value_node, inner, within)
 
 
 @dataclass(frozen=True)

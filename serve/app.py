@@ -39,10 +39,11 @@ def build_app(service: Service) -> ASGIApp:
     app = create_hayhooks_app()
     app.title = service.settings.api_title
     app.version = service.settings.api_version
+    app.description = "Answers questions from a tenant's documents, with citations, in named modes."
     app.state.service = service
     for router in (query.router, modes.router, ingest.router, health.router):
         app.include_router(router)
-    serve_modes(app, list(service.registry.values()))
+    serve_modes(app, service)
     errors.install(app)
     app.router.lifespan_context = _lifespan(service, app.router.lifespan_context)
     return RequestIDMiddleware(BodyLimitMiddleware(app, service.settings.max_body_bytes))
@@ -52,8 +53,8 @@ def _lifespan(service: Service, inner):  # type: ignore[no-untyped-def]
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with inner(app):
-            await service.start()
             try:
+                await service.start()
                 yield
             finally:
                 await service.close()

@@ -14,6 +14,7 @@ from components import storing
 from components.extracting import LanguageModelNeededError
 from components.filtering import InvalidFilterError
 from components.models import errors as model_errors
+from components.retrieving import EmbeddingUnavailableError
 from components.structuring import StructuredAnswerError
 from components.validating import InvalidSchemaError
 from components.weights.catalogue import WeightsError
@@ -28,12 +29,26 @@ class UnknownJobError(LookupError):
     """There is no such job."""
 
 
+class LimitError(ValueError):
+    """A part of a request is over a limit of the settings."""
+
+    def __init__(self, field: str, message: str) -> None:
+        """
+        Name the part.
+
+        :param field: what it is called in the request.
+        :param message: what is wrong with it.
+        """
+        super().__init__(f"{field}: {message}")
+
+
 # Exception → status and kind of problem; the first that fits counts, so a subclass stands before its parent.
 _PROBLEMS: list[tuple[type[Exception], int, str]] = [
     (UnknownModeError, 404, "unknown-mode"),
     (storing.UnknownTenantError, 404, "unknown-tenant"),
     (UnknownJobError, 404, "unknown-job"),
     (storing.EmbeddingMismatchError, 409, "embedding-mismatch"),
+    (LimitError, 422, "invalid-request"),
     (storing.InvalidTenantError, 422, "invalid-tenant"),
     (InvalidFilterError, 422, "invalid-filter"),
     (InvalidSchemaError, 422, "invalid-schema"),
@@ -47,6 +62,7 @@ _PROBLEMS: list[tuple[type[Exception], int, str]] = [
     (storing.DocumentStoreUnavailableError, 503, "document-store-unavailable"),
     (storing.DocumentStoreError, 502, "document-store-failed"),
     (WeightsError, 503, "model-files-missing"),
+    (EmbeddingUnavailableError, 503, "embedding-unavailable"),
     (model_errors.ModelLoadError, 503, "model-unavailable"),
     (model_errors.ModelUnavailableError, 503, "model-unavailable"),
     (model_errors.GenerationTimeoutError, 504, "model-timeout"),

@@ -6,12 +6,13 @@ code or send the pipeline to an outside service, and its OpenAI routes, which wo
 
 import inspect
 from types import SimpleNamespace
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI
 
 # Read when Hayhooks is imported, so before `create_app` is.
 from hayhooks.settings import settings as hayhooks_settings
+from pydantic import Field
 
 hayhooks_settings.pipelines_dir = ""
 hayhooks_settings.tracing_enabled = False
@@ -30,14 +31,17 @@ from hayhooks.server.utils.module_loader import create_pipeline_wrapper_instance
 from modes.mode import Mode  # noqa: E402
 from modes.results import QueryResult  # noqa: E402
 from serve.errors import ProblemError  # noqa: E402
+from serve.schemas import FilledText, TenantID, Text  # noqa: E402
+from serve.service import Service  # noqa: E402
 from serve.telemetry import give_back_loggers  # noqa: E402
+from serve.tenancy import DEFAULT_TENANT, Tenancy  # noqa: E402
 
 _CLOSED_ROUTERS = (deploy_router, undeploy_router, draw_router)
 _INPUT_TYPES: dict[str, tuple[Any, Any]] = {
-    "query": (str, inspect.Parameter.empty),
-    "tenant_id": (str, "default"),
-    "top_k": (int | None, None),
-    "model": (str | None, None),
+    "query": (FilledText, inspect.Parameter.empty),
+    "tenant_id": (TenantID, DEFAULT_TENANT),
+    "top_k": (Annotated[int | None, Field(ge=1)], None),
+    "model": (Text | None, None),
     "filters": (dict[str, Any] | None, None),
 }
 
@@ -57,17 +61,18 @@ def create_hayhooks_app() -> FastAPI:
     return app
 
 
-def serve_modes(app: FastAPI, modes: list[Mode]) -> None:
+def serve_modes(app: FastAPI, service: Service) -> None:
     """
     Serve each mode at `/{mode}/run`.
 
     :param app: the application of `create_hayhooks_app`.
-    :param modes: the modes; they replace all that Hayhooks served before in this process.
+    :param service: has the modes; they replace all that Hayhooks served before in this process.
     """
     for name in hayhooks_registry.get_names():
         hayhooks_registry.remove(name)
-    for mode in modes:
-        wrapper = create_pipeline_wrapper_instance(SimpleNamespace(PipelineWrapper=_wrapper_class(mode)))
+    for mode in service.registry.values():
+        wrapper_class = _wrapper_class(mode, service)
+        wrapper = create_pipeline_wrapper_instance(SimpleNamespace(PipelineWrapper=wrapper_class))
         commit_prepared_pipeline(PreparedPipeline(mode.name, wrapper), app=app)
 
 
@@ -83,10 +88,11 @@ def _paths(router: APIRouter | None) -> set[str]:
     return paths
 
 
-def _wrapper_class(mode: Mode) -> type[BasePipelineWrapper]:
+def _wrapper_class(mode: Mode, service: Service) -> type[BasePipelineWrapper]:
     async def run_api_async(self: BasePipelineWrapper, **given: Any) -> QueryResult:
         try:
-            return await mode.run_async(**given)
+            tenant_id = Tenancy().tenant(given.pop("tenant_id", None))
+            return await service.ask(**given, mode=mode.name, tenant_id=tenant_id)
         except Exception as error:
             raise ProblemError(error) from error
 

@@ -28,7 +28,7 @@ class DataDirLock:
         """
         self.data_dir = data_dir
         self._address = data_dir / "service.json"
-        self._lock = FileLock(data_dir / "lock")
+        self._lock = FileLock(data_dir / "lock", thread_local=False)
 
     def acquire(self) -> None:
         """

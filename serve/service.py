@@ -8,12 +8,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import httpx
+import ollama
+import openai
 from haystack import Document
 
-from components.storing import DocumentStoreError
+from components.storing import DocumentStoreError, DocumentStoreUnavailableError
+from modes.results import QueryResult
 from registry import ModeRegistry
 from resources import Resources
+from serve.errors import LimitError
 from serve.jobs import JobQueue
+from serve.jobs.runner import causes, is_transient
 from serve.locking import DataDirLock
 from serve.schemas import DocumentInput, IngestBody, Ready
 from serve.telemetry import bound_request_id
@@ -23,6 +29,10 @@ logger = logging.getLogger("thresher.service")
 
 INDEXING = "ingest"
 _CHECK_SECONDS = 3.0
+
+
+class IndexingUnavailableError(RuntimeError):
+    """The indexing pipeline has faults; its jobs wait until it is mended."""
 
 
 class Service:
@@ -55,6 +65,7 @@ class Service:
             batch_size=settings.ingest_batch_size,
             max_jobs=settings.max_queued_jobs,
             bind=_bind_job,
+            transient=_may_pass,
         )
         self._warming: asyncio.Task[None] | None = None
         for fault in self.registry.faults:
@@ -84,6 +95,39 @@ class Service:
             await asyncio.to_thread(self.registry.close)
         finally:
             self.lock.release()
+
+    async def ask(
+        self,
+        query: str,
+        mode: str,
+        tenant_id: str,
+        top_k: int | None = None,
+        model: str | None = None,
+        filters: dict[str, Any] | None = None,
+    ) -> QueryResult:
+        """
+        Answer a question for a caller of the API, under the service's limits.
+
+        :param query: the question.
+        :param mode: which mode answers.
+        :param tenant_id: whose documents.
+        :param top_k: chunks to retrieve.
+        :param model: another language model, of those allowed.
+        :param filters: Haystack filters.
+        :returns: the answer.
+        :raises LimitError: if the question or `top_k` is over its limit.
+        :raises TimeoutError: if it takes longer than `REQUEST_TIMEOUT`.
+        """
+        if len(query) > self.settings.max_question_chars:
+            limit = self.settings.max_question_chars
+            raise LimitError(
+                "q", f"has {len(query)} characters; at most {limit} (MAX_QUESTION_CHARS) are accepted"
+            )
+        if top_k is not None and top_k > self.settings.max_top_k:
+            limit = self.settings.max_top_k
+            raise LimitError("k", f"is {top_k}; at most {limit} (MAX_TOP_K) are accepted")
+        async with asyncio.timeout(self.settings.request_timeout):
+            return await self.registry[mode].run_async(query, tenant_id, top_k, model, filters)
 
     async def readiness(self) -> Ready:
         """
@@ -126,6 +170,10 @@ class Service:
         logger.info("ready: modes %s", ", ".join(self.registry))
 
     def _index(self, documents: list[dict[str, Any]], tenant_id: str) -> int:
+        if INDEXING not in self.registry.indexing:
+            raise IndexingUnavailableError(
+                f"the pipeline '{INDEXING}' could not be loaded; GET /ready says why"
+            )
         return self.registry.indexing[INDEXING].run([as_document(data) for data in documents], tenant_id)
 
 
@@ -178,6 +226,21 @@ async def _state(check: Any) -> str:
         logger.warning("readiness: %s: %s", type(error).__name__, error)
         return "unavailable"
     return "ok"
+
+
+def _may_pass(error: BaseException) -> bool:
+    transient = (
+        DocumentStoreUnavailableError,
+        IndexingUnavailableError,
+        httpx.TransportError,
+        openai.APIConnectionError,
+        openai.InternalServerError,
+        openai.RateLimitError,
+    )
+    return any(
+        isinstance(cause, transient) or (isinstance(cause, ollama.ResponseError) and cause.status_code >= 429)
+        for cause in causes(error)
+    ) or is_transient(error)
 
 
 @contextmanager

@@ -177,6 +177,7 @@ def test_a_mode_can_be_added_later(registry: ModeRegistry, tmp_path: Path) -> No
     (tmp_path / "late.yml").write_text(ECHO.replace("prompt.prompt", "prompt.promt"), "utf-8")
     with pytest.raises(PipelineFileError, match=r"late\.yml:15: outputs\.answer names 'prompt\.promt'"):
         registry.add(tmp_path / "late.yml")
+    assert registry["late"].run(query="tower", tenant_id="acme").answer == TOWER
 
 
 def test_a_package_can_bring_modes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

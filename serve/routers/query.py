@@ -1,11 +1,10 @@
 """`POST /query/`: every mode behind one route."""
 
-import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
 
+from serve.errors import LimitError
 from serve.schemas import FilledText, QueryBody, QueryResponse, TenantID, Text
 from serve.service import Service
 from serve.tenancy import CallerTenancy
@@ -36,32 +35,16 @@ async def query(
     asked: dict[str, Any] = (body or QueryBody()).model_dump() | {
         n: v for n, v in given.items() if v is not None
     }
-    _check(asked, service)
-    async with asyncio.timeout(service.settings.request_timeout):
-        result = await service.registry[DEFAULT_MODE if asked["mode"] is None else asked["mode"]].run_async(
-            query=asked["q"],
-            tenant_id=tenancy.tenant(asked["tenant_id"]),
-            top_k=asked["k"],
-            model=asked["model"],
-            filters=asked["filters"],
-        )
+    if asked["q"] is None:
+        raise LimitError("q", "is missing: give the question as query parameter 'q' or in a JSON body")
+    result = await service.ask(
+        query=asked["q"],
+        mode=DEFAULT_MODE if asked["mode"] is None else asked["mode"],
+        tenant_id=tenancy.tenant(asked["tenant_id"]),
+        top_k=asked["k"],
+        model=asked["model"],
+        filters=asked["filters"],
+    )
     answer = QueryResponse(**dict(result), request_id=request.state.request_id)
     # Checked just now: returned as it is, FastAPI would check it once more.
     return Response(answer.model_dump_json(), media_type="application/json")
-
-
-def _check(asked: dict[str, Any], service: Service) -> None:
-    question, top_k = asked["q"], asked["k"]
-    if question is None:
-        raise _invalid("q", "is missing: give the question as query parameter 'q' or in a JSON body")
-    if len(question) > service.settings.max_question_chars:
-        limit = service.settings.max_question_chars
-        raise _invalid(
-            "q", f"has {len(question)} characters; at most {limit} (MAX_QUESTION_CHARS) are accepted"
-        )
-    if top_k is not None and top_k > service.settings.max_top_k:
-        raise _invalid("k", f"is {top_k}; at most {service.settings.max_top_k} (MAX_TOP_K) are accepted")
-
-
-def _invalid(field: str, message: str) -> RequestValidationError:
-    return RequestValidationError([{"type": "invalid", "loc": (field,), "msg": message}])

@@ -105,6 +105,8 @@ def test_every_fault_is_reported_at_once(tmp_path: Path) -> None:
         ("components:\n  a: [", 2, "not valid YAML"),
         ("a: 1\nb: 2\na: 3\n", 3, "'a' is given twice"),
         ("components: !!python/object/apply:os.system ['true']\n", 1, "not valid YAML"),
+        ("a: &again\n  - *again\n", 1, "an anchor holds itself"),
+        ("outputs:\n  on: x\n", 2, "key 'on' is no text"),
         ("components: {}\n", 1, "'components' is missing or empty"),
         ("components:\n  a: text\n", 2, "must have a 'type'"),
     ],

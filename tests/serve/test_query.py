@@ -168,6 +168,23 @@ def test_hayhooks_runs_each_mode(client: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize(
+    "body",
+    [
+        {"query": " "},
+        {"query": "x" * 1_000_000},
+        {"query": "x", "top_k": 0},
+        {"query": "x", "top_k": 10**30},
+        {"query": "x", "tenant_id": "../etc"},
+    ],
+)
+def test_hayhooks_door_has_the_same_limits(client: httpx.Client, body: dict) -> None:
+    """What POST /query/ refuses, `/{mode}/run` refuses too."""
+    response = client.post("/standard/run", json={"tenant_id": "acme", **body})
+    assert response.status_code == 422
+    assert response.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize(
     ("method", "path"),
     [
         ("POST", "/deploy_files"),
