@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from serve.sources import read_sources
 from settings import BUILTIN_PIPELINES
 
 ROOT = Path(__file__).parents[2]
@@ -57,6 +58,36 @@ def test_ingest_then_ask(tmp_path: Path) -> None:
     shown = thresher("ask", "How long is Lake Constance?", "-t", "acme", "-m", "crag", folder=tmp_path).stdout
     assert "[1]" in shown
     assert "CORRECT" in shown
+
+
+def test_files_of_one_name_stay_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ids are paths; where two files would get one id, the second is named and skipped."""
+    for folder in ("here/a", "here/b", "there/docs", "elsewhere/docs"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "README.md").write_text(f"# {folder}\n")
+    monkeypatch.chdir(tmp_path / "here")
+    outside = tmp_path / "there" / "docs" / "README.md"
+    paths = ["a/README.md", "./b/README.md", "a/../a/README.md", "../there/docs/README.md"]
+    documents, skipped = read_sources([*map(Path, paths), Path("../there/docs"), Path("../elsewhere/docs")])
+    assert [document["id"] for document in documents] == [
+        "a/README.md",
+        "b/README.md",
+        outside.as_posix(),
+        "docs/README.md",
+    ]
+    assert [(file.path.parts[-3], str(outside) in file.reason) for file in skipped] == [("elsewhere", True)]
+    assert "has the same name as" in skipped[0].reason
+
+
+def test_long_titles_are_cut_and_long_paths_refused(tmp_path: Path) -> None:
+    """What the service would refuse is mended or said before anything is sent."""
+    (tmp_path / "long.md").write_text("# " + "x" * 2_000)
+    deep = tmp_path.joinpath(*["d" * 200] * 3)
+    deep.mkdir(parents=True)
+    (deep / "a.txt").write_text("text")
+    documents, skipped = read_sources([tmp_path])
+    assert [len(document["title"]) for document in documents] == [1_024]
+    assert [file.reason for file in skipped] == ["its path has more than 512 characters"]
 
 
 def test_modes_are_listed(tmp_path: Path) -> None:
