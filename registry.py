@@ -19,11 +19,11 @@ import re
 import threading
 from collections.abc import Coroutine, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 from components.staging import StagePipeline
 from modes.checking import CheckedPipeline, Fault, PipelineChecker, PipelineFileError
-from modes.mode import RESULT_OUTPUTS, RUN_INPUTS, IndexingPipeline, Mode, Origin
+from modes.mode import RESULT_OUTPUTS, RESULT_TYPES, RUN_INPUTS, IndexingPipeline, Mode, Origin
 from modes.results import QueryResult
 from resources import Resources
 from settings import BUILTIN_PIPELINES, Settings
@@ -232,8 +232,29 @@ def _unknown(
             if name not in known:
                 message = f"{kind} has no {side[:-1]} '{name}'; it may have {', '.join(known)}"
                 yield Fault(checked.path, checked.lines[(side, name)], message)
+    yield from _wrong_types(checked)
     if needed not in checked.outputs:
         yield Fault(checked.path, checked.lines[("outputs",)], f"{kind} must have the output '{needed}'")
+
+
+def _wrong_types(checked: CheckedPipeline) -> Iterator[Fault]:
+    sockets = checked.pipeline.outputs(include_components_with_connected_outputs=True)
+    for name, wanted in RESULT_TYPES.items():
+        component, _, socket = checked.outputs.get(name, "").partition(".")
+        found = sockets.get(component, {}).get(socket, {}).get("type", wanted)
+        if found not in (wanted, Any) and wanted not in get_args(found):
+            message = f"outputs.{name} must be {_type_name(wanted)}, but '{component}.{socket}' is {_type_name(found)}"
+            yield Fault(checked.path, checked.lines[("outputs", name)], message)
+
+
+def _type_name(kind: Any) -> str:
+    """
+    Name a type as one writes it.
+
+    :param kind: the type.
+    :returns: its name, without its module where it is a class.
+    """
+    return kind.__name__ if isinstance(kind, type) and not get_args(kind) else str(kind)
 
 
 def _yaml_files(folder: Path) -> list[Path]:

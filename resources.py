@@ -4,15 +4,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from haystack.components.embedders import OpenAIDocumentEmbedder, OpenAITextEmbedder
-from haystack.utils import Secret
-from haystack_integrations.components.embedders.ollama import OllamaDocumentEmbedder, OllamaTextEmbedder
-
 from components.embedding import OnnxDocumentEmbedder, OnnxEmbeddingModel, OnnxTextEmbedder
 from components.generating import ModelChatGenerator
 from components.models.chat_models import ChatModels
 from components.models.choosing import ProviderChoice, choose_provider
-from components.models.ollama_models import DEFAULT_URL as OLLAMA_URL
+from components.served_embedding import served_document_embedder, served_text_embedder
 from components.storing import TenantDocumentStores
 from components.terms import TermWeights
 from components.weights import WeightStore
@@ -22,7 +18,6 @@ from settings import Settings
 # The built-in model reads 30 to 50 tokens a second on two cores, so its prompts hold the best sentences only.
 _BUILT_IN_CONTEXT_CHARS = 1_600
 _SERVED_CONTEXT_CHARS = 12_000
-_EMBEDDED_FIELDS = ["title"]
 
 
 class Resources:
@@ -101,39 +96,16 @@ class Resources:
     @cached_property
     def text_embedder(self) -> Any:
         """Embeds questions."""
-        settings = self.settings
-        match settings.embedding_provider:
-            case "ollama":
-                return OllamaTextEmbedder(settings.embedding_model, settings.ollama_url or OLLAMA_URL)
-            case "openai":
-                return OpenAITextEmbedder(
-                    self._openai_key, model=settings.embedding_model, api_base_url=settings.openai_base_url
-                )
-        return OnnxTextEmbedder(self._onnx_model)
+        if self.settings.embedding_provider == "embedded":
+            return OnnxTextEmbedder(self._onnx_model)
+        return served_text_embedder(*self._embedding_server)
 
     @cached_property
     def document_embedder(self) -> Any:
         """Embeds documents, with their titles."""
-        settings = self.settings
-        match settings.embedding_provider:
-            case "ollama":
-                return OllamaDocumentEmbedder(
-                    settings.embedding_model,
-                    settings.ollama_url or OLLAMA_URL,
-                    meta_fields_to_embed=_EMBEDDED_FIELDS,
-                    progress_bar=False,
-                )
-            case "openai":
-                return OpenAIDocumentEmbedder(
-                    self._openai_key,
-                    model=settings.embedding_model,
-                    api_base_url=settings.openai_base_url,
-                    meta_fields_to_embed=_EMBEDDED_FIELDS,
-                    progress_bar=False,
-                    # Else documents without embeddings come back, as if nothing had happened.
-                    raise_on_failure=True,
-                )
-        return OnnxDocumentEmbedder(self._onnx_model, meta_fields_to_embed=_EMBEDDED_FIELDS)
+        if self.settings.embedding_provider == "embedded":
+            return OnnxDocumentEmbedder(self._onnx_model)
+        return served_document_embedder(*self._embedding_server)
 
     @cached_property
     def chat_generator(self) -> ModelChatGenerator:
@@ -150,8 +122,8 @@ class Resources:
             self._built_in_name if embedded else settings.default_model,
             models=self._others_built_in if embedded else settings.allowed_models,
             url=choice.url,
-            api_key=settings.openai_api_key.get_secret_value() if settings.openai_api_key else None,
-            weights=self._gguf_files,
+            api_key=self._openai_key,
+            weights=self._usable_gguf_files if embedded else {},
             timeout=settings.llm_timeout,
             concurrency=settings.llm_concurrency,
             n_threads=settings.llm_threads or None,
@@ -195,11 +167,18 @@ class Resources:
             self.settings.llm_gguf_path.stem if self.settings.llm_gguf_path else self.settings.embedded_model
         )
 
-    @cached_property
+    @property
     def _gguf_files(self) -> dict[str, Path]:
         if self.settings.llm_gguf_path:
             return {self._built_in_name: self.settings.llm_gguf_path}
-        return {name: self._checked(name) for name in (DEFAULT_LLM, SMALL_LLM)}
+        return {name: self.weights.path(name) for name in (DEFAULT_LLM, SMALL_LLM)}
+
+    @property
+    def _usable_gguf_files(self) -> dict[str, Path]:
+        # Only what may be asked is checked: reading a gigabyte takes seconds, and a bad file that nobody uses is none.
+        if self.settings.llm_gguf_path:
+            return self._gguf_files
+        return {name: self._checked(name) for name in (self._built_in_name, *self._others_built_in)}
 
     @property
     def _others_built_in(self) -> list[str]:
@@ -217,6 +196,12 @@ class Resources:
         return self.weights.verified(name) if path.is_file() else path
 
     @property
-    def _openai_key(self) -> Secret:
+    def _embedding_server(self) -> tuple[str, str, str | None, str | None]:
+        settings = self.settings
+        url = settings.ollama_url if settings.embedding_provider == "ollama" else settings.openai_base_url
+        return settings.embedding_provider, settings.embedding_model, url, self._openai_key
+
+    @property
+    def _openai_key(self) -> str | None:
         key = self.settings.openai_api_key
-        return Secret.from_token(key.get_secret_value() if key else "none")
+        return key.get_secret_value() if key else None

@@ -31,6 +31,7 @@ RESULT_OUTPUTS = (
     "reasoning",
     "data",
 )
+RESULT_TYPES: dict[str, Any] = {"answer": str, "documents": list[Document]}
 Origin = Literal["built-in", "directory", "package", "added"]
 RunSync = Callable[[Coroutine[Any, Any, T]], T]
 

@@ -18,7 +18,9 @@ class Citation(BaseModel):
     title: str = ""
     quote: str = Field(description="The cited text, word for word.")
     start: int = Field(description="Where the quote begins in the document's text, in characters.")
-    end: int = Field(description="Where the quote ends; `text[start:end] == quote`.")
+    end: int = Field(
+        description="Where the quote ends: `text[start:end] == quote`, with blanks for control characters."
+    )
     score: float | None = Field(None, description="Similarity of the chunk to the question, 0 to 1.")
 
 

@@ -231,6 +231,7 @@ def test_a_stage_of_ones_own_is_found_beside_the_mode(tmp_path: Path) -> None:
         ),
         (("  query: retrieval.query\n", "  question: retrieval.query\n"), "must declare 'query'"),
         (("  tenant_id:", "  tenant:"), "no input 'tenant'"),
+        (("answer: prompt.prompt", "answer: retrieval.documents"), "outputs.answer must be str"),
         (("stages/vector_search.yml", "stages/none.yml"), "stages/vector_search.yml"),
     ],
 )
