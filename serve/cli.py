@@ -108,9 +108,11 @@ def ingest(
             err.print(f"[yellow]skipped[/] {escape(str(file.path))}: {escape(file.reason)}")
         if documents:
             with open_client(settings) as client, progress_bar("ingesting", len(documents)) as advance:
-                chunks = client.ingest(documents, tenant, advance)
-            out.print(f"{len(documents)} documents, {chunks} chunks for tenant '{tenant}'")
-        if skipped or not documents:
+                result = client.ingest(documents, tenant, advance)
+            for error in result.errors:
+                err.print(f"[red]failed[/] {escape(error)}", soft_wrap=True)
+            out.print(f"{result.documents} documents, {result.chunks} chunks for tenant '{tenant}'")
+        if skipped or not documents or result.errors:
             raise typer.Exit(1)
 
 

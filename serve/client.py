@@ -1,8 +1,10 @@
 """Asking and ingesting from the command line: through the service that holds the data, or without one."""
 
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import httpx
@@ -19,6 +21,16 @@ Progress = Callable[[int], None]
 
 _POLL_SECONDS = 0.3
 _UPLOAD_DOCUMENTS = 200
+_UPLOAD_BYTES = 8_000_000
+
+
+@dataclass
+class Ingested:
+    """What became of documents: how many were indexed, in how many chunks, and what was wrong with the others."""
+
+    documents: int = 0
+    chunks: int = 0
+    errors: list[str] = field(default_factory=list)
 
 
 class ServiceError(RuntimeError):
@@ -36,8 +48,8 @@ class Client(Protocol):
     ) -> QueryResult:
         """Answer a question."""
 
-    def ingest(self, documents: Sequence[dict[str, Any]], tenant_id: str, progress: Progress) -> int:
-        """Index documents and give the number of chunks."""
+    def ingest(self, documents: Sequence[dict[str, Any]], tenant_id: str, progress: Progress) -> Ingested:
+        """Index documents and say what became of them."""
 
     def modes(self) -> list[tuple[str, str]]:
         """List the modes with their descriptions."""
@@ -71,14 +83,14 @@ class LocalClient:
         """
         return self.registry[mode].run(question, tenant_id, top_k, model)
 
-    def ingest(self, documents: Sequence[dict[str, Any]], tenant_id: str, progress: Progress) -> int:
+    def ingest(self, documents: Sequence[dict[str, Any]], tenant_id: str, progress: Progress) -> Ingested:
         """
         Index documents.
 
         :param documents: each with `id`, `text`, `title` and `meta`.
         :param tenant_id: whose they are.
         :param progress: told of each batch.
-        :returns: the number of chunks.
+        :returns: what became of them.
         """
         check_tenant_id(tenant_id)
         chunks = 0
@@ -87,7 +99,7 @@ class LocalClient:
             part = [as_document(data) for data in documents[begin : begin + batch]]
             chunks += self.registry.indexing[INDEXING].run(part, tenant_id)
             progress(len(part))
-        return chunks
+        return Ingested(len(documents), chunks)
 
     def modes(self) -> list[tuple[str, str]]:
         """
@@ -118,13 +130,16 @@ class HttpClient:
         body = {"q": question, "mode": mode, "tenant_id": tenant_id, "k": top_k, "model": model}
         return QueryResult.model_validate(self._call("POST", "/query/", json=body))
 
-    def ingest(self, documents: Sequence[dict[str, Any]], tenant_id: str, progress: Progress) -> int:
+    def ingest(self, documents: Sequence[dict[str, Any]], tenant_id: str, progress: Progress) -> Ingested:
         """Index documents; see `LocalClient.ingest`."""
-        chunks = 0
-        for begin in range(0, len(documents), _UPLOAD_DOCUMENTS):
-            body = {"tenant_id": tenant_id, "documents": list(documents[begin : begin + _UPLOAD_DOCUMENTS])}
-            chunks += self._follow(self._call("POST", "/ingest/", json=body), progress)
-        return chunks
+        result = Ingested()
+        for part in _uploads(documents):
+            body = {"tenant_id": tenant_id, "documents": part}
+            job = self._follow(self._call("POST", "/ingest/", json=body), progress)
+            result.documents += job["documents_ok"]
+            result.chunks += job["chunks_ok"]
+            result.errors += _errors_of(job)
+        return result
 
     def modes(self) -> list[tuple[str, str]]:
         """List the modes; see `LocalClient.modes`."""
@@ -134,14 +149,14 @@ class HttpClient:
         """Close the connection."""
         self._http.close()
 
-    def _follow(self, job: dict[str, Any], progress: Progress) -> int:
+    def _follow(self, job: dict[str, Any], progress: Progress) -> dict[str, Any]:
         done = 0
         while True:
             finished = job["documents_ok"] + job["documents_failed"]
             progress(finished - done)
             done = finished
             if job["status"] == "done":
-                return int(job["chunks_ok"])
+                return job
             if job["status"] in ("failed", "cancelled"):
                 raise ServiceError(
                     f"job {job['job_id']} {job['status']}: {job['error'] or 'no reason given'}"
@@ -161,6 +176,28 @@ class HttpClient:
                 detail = response.reason_phrase
             raise ServiceError(f"{self.where} answered {response.status_code}: {detail}")
         return dict(response.json())
+
+
+def _uploads(documents: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Part documents into requests that the service takes."""
+    part: list[dict[str, Any]] = []
+    size = 0
+    for document in documents:
+        more = len(json.dumps(document, ensure_ascii=False).encode())
+        if part and (len(part) == _UPLOAD_DOCUMENTS or size + more > _UPLOAD_BYTES):
+            yield part
+            part, size = [], 0
+        part.append(document)
+        size += more
+    if part:
+        yield part
+
+
+def _errors_of(job: dict[str, Any]) -> list[str]:
+    errors = [f"{error['document_id']}: {error['error']}" for error in job["errors"]]
+    if unnamed := job["documents_failed"] - len(errors):
+        errors.append(f"{unnamed} more documents of job {job['job_id']} failed")
+    return errors
 
 
 @contextmanager

@@ -44,10 +44,11 @@ def run_demo(settings: Settings, console: Console, docs: Path | None, tenant_id:
     with open_client(settings) as client:
         begin = time.perf_counter()
         with console.status(f"ingesting {len(documents)} documents from {folder} …"):
-            chunks = client.ingest(documents, tenant_id, lambda _: None)
+            ingested = client.ingest(documents, tenant_id, lambda _: None)
         seconds = time.perf_counter() - begin
         console.print(
-            f"Ingested {len(documents)} documents, {chunks} chunks, in {seconds:.1f} s for tenant '{tenant_id}'."
+            f"Ingested {ingested.documents} documents, {ingested.chunks} chunks,"
+            f" in {seconds:.1f} s for tenant '{tenant_id}'."
         )
         summary = Table("mode", *QUESTIONS)
         times: dict[str, list[str]] = {mode: [] for mode in MODES}
