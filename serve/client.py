@@ -51,9 +51,6 @@ class Client(Protocol):
     def ingest(self, documents: Sequence[dict[str, Any]], tenant_id: str, progress: Progress) -> Ingested:
         """Index documents and say what became of them."""
 
-    def modes(self) -> list[tuple[str, str]]:
-        """List the modes with their descriptions."""
-
 
 class LocalClient:
     """Opens the data directory itself."""
@@ -101,14 +98,6 @@ class LocalClient:
             progress(len(part))
         return Ingested(len(documents), chunks)
 
-    def modes(self) -> list[tuple[str, str]]:
-        """
-        List the modes.
-
-        :returns: names and descriptions.
-        """
-        return [(mode.name, mode.description) for mode in self.registry.values()]
-
 
 class HttpClient:
     """Talks to the service that holds the data directory."""
@@ -140,10 +129,6 @@ class HttpClient:
             result.chunks += job["chunks_ok"]
             result.errors += _errors_of(job)
         return result
-
-    def modes(self) -> list[tuple[str, str]]:
-        """List the modes; see `LocalClient.modes`."""
-        return [(item["name"], item["description"]) for item in self._call("GET", "/modes")["items"]]
 
     def close(self) -> None:
         """Close the connection."""

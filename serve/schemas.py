@@ -156,6 +156,9 @@ class Ready(BaseModel):
 
     status: str = Field(description="`ok`, `loading` or `degraded`.")
     chroma: str
+    store: str = Field(
+        description="Where the documents are: `embedded` in this process, or on a Chroma `server`."
+    )
     llm: dict[str, Any] = Field(description="Provider, model, why it was chosen, and its status.")
     embeddings: str
     jobs: str

@@ -68,6 +68,10 @@ class Service:
             transient=_may_pass,
         )
         self._warming: asyncio.Task[None] | None = None
+        shared = self.registry.resources
+        logger.info(
+            "documents: %s Chroma; embeddings: %s", shared.document_stores.location, shared.embedding_name
+        )
         for fault in self.registry.faults:
             logger.error("%s", fault)
 
@@ -75,15 +79,6 @@ class Service:
         """Begin to work on jobs, and to load the models in the background."""
         await self.jobs.start()
         self._warming = asyncio.create_task(asyncio.to_thread(self._warm_up))
-
-    async def warmed_up(self) -> None:
-        """
-        Wait until the models are loaded.
-
-        :raises Exception: what loading them raised.
-        """
-        if self._warming is not None:
-            await asyncio.shield(self._warming)
 
     async def close(self) -> None:
         """Stop working, give everything back, and release the data directory."""
@@ -154,6 +149,7 @@ class Service:
         return Ready(
             status="degraded" if problems else "loading" if loading else "ok",
             chroma=chroma,
+            store=self.registry.resources.document_stores.location,
             llm={**self.registry.resources.chat_models.describe(), "status": llm},
             embeddings=self.registry.resources.embedding_name,
             jobs=jobs,

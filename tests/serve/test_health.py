@@ -25,6 +25,7 @@ def test_ready_says_what_runs(client: httpx.Client) -> None:
     state = wait_until_ready(client)
     assert client.get("/ready").status_code == 200
     assert (state["status"], state["chroma"], state["jobs"]) == ("ok", "ok", "ok")
+    assert (state["store"], state["embeddings"]) == ("embedded", "all-MiniLM-L6-v2")
     assert state["llm"]["provider"] == "extractive"
     assert set(state["modes"]) == {"standard", "crag", "structured", "crag_structured"}
 
