@@ -10,7 +10,7 @@ import numpy as np
 
 from components.embedding import OnnxEmbeddingModel
 from components.sentences import split_sentences
-from components.terms import TermWeights, coverage, stems
+from components.terms import TermWeights, coverage, remembered_stems
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class EvidenceReader:
         ranked = self._rank(query, weights, passages)
         return [
             Evidence(
-                coverage=coverage(weights, _stems(passage.text) | _stems(passage.title)),
+                coverage=coverage(weights, remembered_stems(passage.text) | remembered_stems(passage.title)),
                 window=max((sentence.window for sentence in sentences), default=0.0),
                 similarity=max((sentence.similarity for sentence in sentences), default=0.0)
                 if self.embedding_model
@@ -174,9 +174,9 @@ class EvidenceReader:
 
 
 def _by_coverage(weights: dict[str, float], index: int, passage: Passage) -> list[RankedSentence]:
-    title = _stems(passage.title)
+    title = remembered_stems(passage.title)
     spans = _spans(passage.text)
-    found = [_stems(passage.text[start:end]) | title for start, end in spans]
+    found = [remembered_stems(passage.text[start:end]) | title for start, end in spans]
     sentences = [
         RankedSentence(
             passage=index,
@@ -194,8 +194,3 @@ def _by_coverage(weights: dict[str, float], index: int, passage: Passage) -> lis
 @lru_cache(maxsize=2000)
 def _spans(text: str) -> tuple[tuple[int, int], ...]:
     return tuple(split_sentences(text))
-
-
-@lru_cache(maxsize=20_000)
-def _stems(text: str) -> frozenset[str]:
-    return stems(text)

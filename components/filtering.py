@@ -15,7 +15,7 @@ _LOGIC = {"AND": "$and", "OR": "$or"}
 _MOST_ITEMS = 500
 _DEEPEST = 10
 _LONGEST_CONTENT = 10_000
-_CHROMA_KEYS = ("$", "#", "chroma:")
+CHROMA_KEYS = ("$", "#", "chroma:")
 
 
 class InvalidFilterError(ValueError):
@@ -119,7 +119,7 @@ def _check_comparison(part: dict[str, Any]) -> None:
     if not isinstance(field, str) or "value" not in part:
         raise InvalidFilterError("a comparison has 'field', 'operator' and 'value'")
     name = field.removeprefix("meta.")
-    if not name or name.startswith(_CHROMA_KEYS) or not _encodable(name):
+    if not name or name.startswith(CHROMA_KEYS) or not _encodable(name):
         raise InvalidFilterError(f"{_shown(field)} is no metadata field")
     if not isinstance(operator, str):
         raise InvalidFilterError("'operator' must be a text")

@@ -1,14 +1,10 @@
 """Ranking the candidates of a vector search by the terms of the question that they hold."""
 
 from dataclasses import replace
-from functools import lru_cache
 
 from haystack import Document
 
-from components.terms import TermWeights, coverage, stems
-
-# Chunks come up again in later questions; 1,000 characters make about 8 KB of stems.
-_REMEMBERED = 4_000
+from components.terms import TermWeights, coverage, remembered_stems
 
 
 def rank_by_terms(
@@ -31,12 +27,9 @@ def rank_by_terms(
     wanted = term_weights.of(query)
     scored = []
     for document in documents:
-        found = _stems(f"{document.meta.get('title', '')}\n{document.content}")
+        found = remembered_stems(document.content or "") | remembered_stems(
+            str(document.meta.get("title") or "")
+        )
         scored.append((((document.score or 0.0) + weight * coverage(wanted, found)) / (1 + weight), document))
     best = sorted(scored, key=lambda pair: pair[0], reverse=True)[:top_k]
     return [replace(document, score=score) for score, document in best]
-
-
-@lru_cache(maxsize=_REMEMBERED)
-def _stems(text: str) -> frozenset[str]:
-    return stems(text)

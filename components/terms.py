@@ -6,6 +6,7 @@ import re
 import threading
 import unicodedata
 from collections.abc import Set
+from functools import lru_cache
 from pathlib import Path
 
 from components.weights.catalogue import MissingWeightsError
@@ -108,6 +109,10 @@ def stems(text: str) -> frozenset[str]:
     :returns: Their set.
     """
     return frozenset(stem(word) for word in words(text))
+
+
+# Chunks and their sentences come up again, in ranking and in grading, and with the next question.
+remembered_stems = lru_cache(maxsize=20_000)(stems)
 
 
 class TermWeights:

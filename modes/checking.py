@@ -162,6 +162,40 @@ class CheckedPipeline:
     description: str
     lines: dict[tuple[str | int, ...], int]
 
+    @property
+    def read_from(self) -> set[str]:
+        """The components that outputs are read from."""
+        return {socket.partition(".")[0] for socket in self.outputs.values()}
+
+    def feed(self, given: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """
+        Give values to the sockets they are declared for.
+
+        :param given: values by public name; names that are not declared feed nothing.
+        :returns: what `Pipeline.run` takes.
+        """
+        data: dict[str, dict[str, Any]] = {}
+        for name, value in given.items():
+            for socket in self.inputs.get(name, []):
+                component, _, key = socket.partition(".")
+                data.setdefault(component, {})[key] = value
+        return data
+
+    def read(self, outputs: dict[str, Any]) -> dict[str, Any]:
+        """
+        Collect the declared outputs of a run.
+
+        :param outputs: what `Pipeline.run` gave.
+        :returns: values by public name, without those that are None or were not given.
+        """
+        values: dict[str, Any] = {}
+        for name, socket in self.outputs.items():
+            component, _, key = socket.partition(".")
+            value = outputs.get(component, {}).get(key)
+            if value is not None:
+                values[name] = value
+        return values
+
 
 class PipelineChecker:
     """Builds the pipeline of a file, or says everything that is wrong with the file."""

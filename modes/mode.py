@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -76,7 +76,7 @@ class Mode:
         self.pipeline = checked.pipeline
         self._checked = checked
         self._run_sync = run_sync
-        self._read_from = {socket.split(".", 1)[0] for socket in checked.outputs.values()}
+        self._read_from = checked.read_from
 
     def run(
         self,
@@ -150,13 +150,8 @@ class Mode:
 
     async def _run(self, data: dict[str, dict[str, Any]], record: "_Record") -> QueryResult:
         begin = time.perf_counter()
-        try:
-            with listen(record.hear, tokens=record.on_token is not None):
-                outputs = await self.pipeline.run_async(data, include_outputs_from=self._read_from)
-        except PipelineRuntimeError as error:
-            own = _own_error(error)
-            # Not `from error`, which own caused: whoever follows the causes would go round for ever.
-            raise own from own.__cause__
+        with _own_errors(), listen(record.hear, tokens=record.on_token is not None):
+            outputs = await self.pipeline.run_async(data, include_outputs_from=self._read_from)
         record.timings["total"] = time.perf_counter() - begin
         return self._result(outputs, record)
 
@@ -168,27 +163,17 @@ class Mode:
         model: str | None,
         filters: dict[str, Any] | None,
     ) -> dict[str, dict[str, Any]]:
-        given = {"query": query, "tenant_id": tenant_id, "top_k": top_k, "model": model, "filters": filters}
-        data: dict[str, dict[str, Any]] = {}
-        for name, value in given.items():
-            if value is None:
-                continue
+        every = {"query": query, "tenant_id": tenant_id, "top_k": top_k, "model": model, "filters": filters}
+        given = {name: value for name, value in every.items() if value is not None}
+        for name in given:
             if name not in self._checked.inputs and name != "tenant_id":
                 raise UnsupportedInputError(
                     f"mode '{self.name}' takes no '{name}'; it has {', '.join(self.inputs)}"
                 )
-            for socket in self._checked.inputs.get(name, []):
-                component, _, key = socket.partition(".")
-                data.setdefault(component, {})[key] = value
-        return data
+        return self._checked.feed(given)
 
     def _result(self, outputs: dict[str, Any], record: "_Record") -> QueryResult:
-        values: dict[str, Any] = {}
-        for name, socket in self._checked.outputs.items():
-            component, _, key = socket.partition(".")
-            value = outputs.get(component, {}).get(key)
-            if value is not None:
-                values[name] = value
+        values = self._checked.read(outputs)
         documents: list[Document] = values.pop("documents", [])
         return QueryResult(
             mode=self.name,
@@ -217,7 +202,7 @@ class IndexingPipeline:
         self.origin = origin
         self.pipeline = checked.pipeline
         self._checked = checked
-        self._read_from = {socket.split(".", 1)[0] for socket in checked.outputs.values()}
+        self._read_from = checked.read_from
 
     def run(self, documents: list[Document], tenant_id: str) -> int:
         """
@@ -227,20 +212,10 @@ class IndexingPipeline:
         :param tenant_id: whose they are.
         :returns: the number of chunks written.
         """
-        given = {"documents": documents, "tenant_id": tenant_id}
-        data: dict[str, dict[str, Any]] = {}
-        for name, sockets in self._checked.inputs.items():
-            for socket in sockets:
-                component, _, key = socket.partition(".")
-                data.setdefault(component, {})[key] = given[name]
-        try:
+        data = self._checked.feed({"documents": documents, "tenant_id": tenant_id})
+        with _own_errors():
             outputs = self.pipeline.run(data, include_outputs_from=self._read_from)
-        except PipelineRuntimeError as error:
-            own = _own_error(error)
-            # Not `from error`, which own caused: whoever follows the causes would go round for ever.
-            raise own from own.__cause__
-        component, _, key = self._checked.outputs["documents_written"].partition(".")
-        return int(outputs[component][key])
+        return int(self._checked.read(outputs)["documents_written"])
 
 
 class _Record:
@@ -266,6 +241,16 @@ class _Record:
 
     def _add_time(self, name: str, seconds: float) -> None:
         self.timings[name] = self.timings.get(name, 0.0) + seconds
+
+
+@contextmanager
+def _own_errors() -> Iterator[None]:
+    try:
+        yield
+    except PipelineRuntimeError as error:
+        own = _own_error(error)
+        # Not `from error`, which own caused: whoever follows the causes would go round for ever.
+        raise own from own.__cause__
 
 
 def _own_error(error: BaseException) -> BaseException:

@@ -7,13 +7,14 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from components.filtering import CHROMA_KEYS
 from components.storing import TENANT_PATTERN
 from components.writing import RESERVED_META
 from modes.results import QueryResult
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
-# Chroma's own keys in metadata and filters begin with these.
-_CHROMA_KEYS = ("$", "#", "chroma:")
+LONGEST_ID = 512
+LONGEST_TITLE = 1_024
 
 
 def _encodable(text: str) -> str:
@@ -80,12 +81,12 @@ class QueryResponse(QueryResult):
 class DocumentInput(Request):
     """A document to ingest."""
 
-    id: Annotated[FilledText, Field(max_length=512)] | None = Field(
+    id: Annotated[FilledText, Field(max_length=LONGEST_ID)] | None = Field(
         None,
         description="Names the document; ingesting it again replaces it. Made from the text when left out.",
     )
     text: FilledText
-    title: Annotated[Text, Field(max_length=1024)] | None = None
+    title: Annotated[Text, Field(max_length=LONGEST_TITLE)] | None = None
     meta: dict[Annotated[FilledText, Field(max_length=128)], MetaValue] = Field(
         default_factory=dict,
         description="Further metadata, for filters: texts, numbers and booleans.",
@@ -95,7 +96,7 @@ class DocumentInput(Request):
     @model_validator(mode="after")
     def _check_meta(self) -> "DocumentInput":
         for key, value in self.meta.items():
-            if key in RESERVED_META or key.startswith(_CHROMA_KEYS):
+            if key in RESERVED_META or key.startswith(CHROMA_KEYS):
                 raise ValueError(f"meta.{key} is the service's own; choose another name")
             if isinstance(value, float) and not math.isfinite(value):
                 raise ValueError(f"meta.{key} is not a finite number")

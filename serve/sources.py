@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from serve.schemas import LONGEST_ID, LONGEST_TITLE
+
 SUFFIXES = (".md", ".markdown", ".rst", ".txt")
-# What the service takes.
-LONGEST_ID = 512
-LONGEST_TITLE = 1_024
 _HEADING = re.compile(r"^#\s+(.+)$", re.MULTILINE)
 
 
