@@ -136,12 +136,70 @@ class Settings(BaseSettings):
     embedding_threads: int = Field(1, ge=1, description="Threads of the built-in embedding model.")
 
     # Ingestion
-    ingest_workers: int = Field(2, ge=1, le=32, description="Ingestion jobs worked on at a time.")
+    redis_url: SecretStr | None = Field(
+        None,
+        description=(
+            "Redis that keeps the jobs, e.g. `redis://localhost:6379/0`; `thresher serve` then only accepts them and"
+            " `thresher worker` processes work on them. Unset, they are in a SQLite file under `DATA_DIR`. Needs"
+            " `CHROMA_HOST`."
+        ),
+    )
+    redis_prefix: str = Field(
+        "thresher",
+        pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_-]{0,31}$",
+        description="What every key in Redis begins with.",
+    )
+    ingest_workers: int = Field(
+        2, ge=1, le=32, description="Ingestion jobs worked on at a time, by each process that works on jobs."
+    )
     ingest_batch_size: int = Field(
         32, ge=1, le=1000, description="Documents a job indexes between two checkpoints."
     )
-    max_documents_per_job: int = Field(10_000, ge=1, description="Documents one `POST /ingest/` may carry.")
-    max_queued_jobs: int = Field(1_000, ge=1, description="Unfinished jobs accepted; one more is a 503.")
+    ingest_retries: int = Field(
+        8, ge=0, description="Passing faults in a row (Chroma, embedder or Redis away) that a job survives."
+    )
+    worker_grace: float = Field(
+        10.0,
+        gt=0,
+        description="Seconds a stopping process gives the batches under way before it hands jobs back.",
+    )
+    max_documents_per_job: int = Field(10_000, ge=1, description="Documents or files one request may carry.")
+    max_queued_jobs: int = Field(10_000, ge=1, description="Unfinished jobs accepted; one more is a 503.")
+    max_queued_jobs_per_tenant: int = Field(
+        1_000, ge=1, description="Unfinished jobs accepted of one tenant; one more is a 429."
+    )
+    max_upload_bytes: int = Field(
+        256 * 1024 * 1024,
+        ge=1024,
+        description="Largest `POST /ingest/files` accepted, in bytes; a larger one is a 413.",
+    )
+    max_file_bytes: int = Field(
+        64 * 1024 * 1024,
+        ge=1,
+        description="Largest single file of an upload, in bytes; a larger one is a 413.",
+    )
+    job_ttl: int = Field(
+        7 * 24 * 3_600,
+        ge=1,
+        description="Seconds for which a finished job, and its idempotency key, are known.",
+    )
+    staged_ttl: int = Field(
+        7 * 24 * 3_600,
+        ge=1,
+        description="Seconds for which what failed in a finished job is kept for a retry; at most `JOB_TTL`.",
+    )
+    convert_timeout: float = Field(60.0, gt=0, description="Seconds the conversion of one file may take.")
+    convert_memory_mb: int = Field(
+        1_024, ge=128, description="Megabytes of memory the conversion of one file may take."
+    )
+    convert_max_chars: int = Field(
+        20_000_000, ge=1_000, description="Characters of text one file may give; a file with more fails."
+    )
+    max_open_tenants: int = Field(
+        100,
+        ge=4,
+        description="Tenants whose index embedded Chroma keeps in memory; about 3 MB and 5 open files each.",
+    )
 
     @field_validator("allowed_modules", "allowed_models", mode="before")
     @classmethod
@@ -160,6 +218,7 @@ class Settings(BaseSettings):
         "ollama_url",
         "openai_base_url",
         "openai_api_key",
+        "redis_url",
         "pipelines_dir",
         "llm_gguf_path",
         mode="before",
@@ -193,6 +252,23 @@ class Settings(BaseSettings):
         if value is not None and not value.startswith(("http://", "https://")):
             raise ValueError("must begin with http:// or https://")
         return value.rstrip("/") if value else value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value().startswith(
+            ("redis://", "rediss://", "unix://")
+        ):
+            raise ValueError("must begin with redis://, rediss:// or unix://")
+        return value
+
+    @model_validator(mode="after")
+    def _workers_share_chroma(self) -> Self:
+        if self.redis_url is not None and self.chroma_host is None:
+            raise ValueError(
+                "CHROMA_HOST must be set when REDIS_URL is: embedded Chroma can't be shared by processes"
+            )
+        return self
 
     @model_validator(mode="after")
     def _provider_has_its_url(self) -> Self:
