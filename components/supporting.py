@@ -278,8 +278,8 @@ class Sources:
 
         :param index: The chunk's place in the documents.
         :param claim: The statement.
-        :returns: `index` (as in `[n]`), `document_id`, `chunk_id`, `title`, `quote`, `start`, `end`,
-            `score`; start and end are the quote's place in the document's text.
+        :returns: `index` (as in `[n]`), `document_id`, `chunk_id`, `title`, `page`, `section`, `quote`,
+            `start`, `end`, `score`; start and end are the quote's place in the document's text.
         """
         document = self.documents[index]
         start, end = self.quote(claim, index)
@@ -289,8 +289,35 @@ class Sources:
             "document_id": str(document.meta.get("document_id") or document.id),
             "chunk_id": document.id,
             "title": str(document.meta.get("title") or ""),
+            "page": page_of(document, start),
+            "section": section_of(document),
             "quote": self._chunks[index].text[start:end],
             "start": offset + start,
             "end": offset + end,
             "score": document.score,
         }
+
+
+def page_of(document: Document, place: int = 0) -> int | None:
+    """
+    Say on which page a part of a chunk stands.
+
+    :param document: The chunk; a form feed in its text begins a new page.
+    :param place: Where the part begins in the chunk's text.
+    :returns: The page, from 1; None where the chunk names none.
+    """
+    page = document.meta.get("page")
+    if not isinstance(page, int) or isinstance(page, bool):
+        return None
+    return page + (document.content or "").count("\f", 0, place)
+
+
+def section_of(document: Document) -> str | None:
+    """
+    Say in which section a chunk stands.
+
+    :param document: The chunk.
+    :returns: The headings above it, as in `Leave > Parental leave`; None where the chunk names none.
+    """
+    section = document.meta.get("section")
+    return section if isinstance(section, str) and section else None

@@ -5,6 +5,8 @@ from typing import Any, Literal
 from haystack import Document
 from pydantic import BaseModel, ConfigDict, Field
 
+from components.supporting import page_of, section_of
+
 Label = Literal["CORRECT", "AMBIGUOUS", "INCORRECT"]
 Strategy = Literal["CORRECT", "PARTIAL", "REPHRASED", "INCORRECT"]
 
@@ -16,6 +18,8 @@ class Citation(BaseModel):
     document_id: str
     chunk_id: str
     title: str = ""
+    page: int | None = Field(None, description="The quote's page, from 1, in a document that has pages.")
+    section: str | None = Field(None, description="The headings above it, e.g. `Leave > Parental leave`.")
     quote: str = Field(description="The cited text, word for word.")
     start: int = Field(description="Where the quote begins in the document's text, in characters.")
     end: int = Field(
@@ -42,6 +46,8 @@ class RetrievedDocument(BaseModel):
     chunk_id: str
     document_id: str
     title: str = ""
+    page: int | None = Field(None, description="The page on which the chunk begins, where there are pages.")
+    section: str | None = Field(None, description="The headings above the chunk, where it has any.")
     text: str
     score: float | None = None
     meta: dict[str, Any] = Field(default_factory=dict)
@@ -54,11 +60,13 @@ class RetrievedDocument(BaseModel):
         :param document: a chunk from a retriever.
         :returns: the same for the outside.
         """
-        meta = dict(document.meta)
+        meta = {name: value for name, value in document.meta.items() if name not in ("page", "section")}
         return cls(
             chunk_id=document.id,
             document_id=str(meta.pop("document_id", document.id)),
             title=str(meta.pop("title", "") or ""),
+            page=page_of(document),
+            section=section_of(document),
             text=document.content or "",
             score=document.score,
             meta=meta,

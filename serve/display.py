@@ -34,13 +34,22 @@ def _citations(citations: list[Citation]) -> Table:
     for citation in citations:
         quote = " ".join(citation.quote.split())
         shown = quote if len(quote) <= _QUOTE_CHARS else quote[: _QUOTE_CHARS - 1] + "…"
-        place = f"{citation.title or citation.document_id} ({citation.start}-{citation.end})"
         table.add_row(
             Text(f"[{citation.index}]", style="cyan"),
-            Text(place, style="cyan"),
+            Text(_place(citation), style="cyan"),
             Text(f"“{shown}”", style="italic"),
         )
     return table
+
+
+def _place(citation: Citation) -> str:
+    """Say where a reader finds the quote: by page and section, else by its characters."""
+    parts = [citation.title or citation.document_id]
+    if citation.page is not None:
+        parts.append(f"page {citation.page}")
+    if citation.section:
+        parts.append(f'"{citation.section}"')
+    return ", ".join(parts) if len(parts) > 1 else f"{parts[0]} ({citation.start}-{citation.end})"
 
 
 def _grades(grades: list[Grade]) -> Text:

@@ -40,6 +40,16 @@ def test_citation_names_its_source_and_quotes_it_to_the_letter():
     assert citation["quote"] == "The tower is 90 m tall." == TEXT[citation["start"] : citation["end"]]
 
 
+def test_citation_says_page_and_section():
+    """The quote's page counts the form feeds before it; a chunk that names no page or section has none."""
+    text = "It stands in Paris.\n\fThe tower is 90 m tall.\fIt was built in 1889."
+    chunk = Document(content=text, meta={"document_id": "tower", "page": 3, "section": "Facts > Height"})
+    (citation,) = build("It is 90 m tall [1].", documents=[chunk])["citations"]
+    assert (citation["page"], citation["section"]) == (4, "Facts > Height")
+    (citation,) = build("It is 90 m tall [1].")["citations"]
+    assert (citation["page"], citation["section"]) == (None, None)
+
+
 def test_each_mark_is_quoted_for_its_own_claim():
     """Two claims from one answer get the sentences that support each, in the order of first use."""
     result = build("The bridge is 200 m long [2]. It was built in 1889 [1].", "What is known?")

@@ -1,0 +1,46 @@
+"""Answers as the terminal shows them."""
+
+import io
+
+import pytest
+from haystack import Document
+from rich.console import Console
+
+from modes.results import Citation, QueryResult, RetrievedDocument
+from serve.display import show_result
+
+QUOTE = {
+    "index": 1,
+    "document_id": "handbook.pdf",
+    "chunk_id": "c",
+    "quote": "It is 16 weeks.",
+    "start": 5,
+    "end": 20,
+}
+
+
+@pytest.mark.parametrize(
+    ("known", "place"),
+    [
+        (
+            {"page": 12, "section": "Leave > Parental leave"},
+            'handbook.pdf, page 12, "Leave > Parental leave"',
+        ),
+        ({"page": 12}, "handbook.pdf, page 12"),
+        ({"section": "Leave [draft]", "title": "Handbook"}, 'Handbook, "Leave [draft]"'),
+        ({}, "handbook.pdf (5-20)"),
+    ],
+)
+def test_a_citation_is_shown_with_its_place(known: dict, place: str) -> None:
+    """A citation names page and section where they are known, else the characters of the quote."""
+    console = Console(file=io.StringIO(), width=120)
+    result = QueryResult(mode="standard", answer="16 weeks [1]", citations=[Citation(**QUOTE, **known)])
+    show_result(console, result)
+    assert place in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_a_retrieved_document_says_page_and_section() -> None:
+    """What a mode retrieved has page and section beside its title, and not once more in its metadata."""
+    chunk = Document(content="x", meta={"document_id": "d", "page": 2, "section": "A > B", "kind": "lake"})
+    shown = RetrievedDocument.from_haystack(chunk)
+    assert (shown.page, shown.section, shown.meta) == (2, "A > B", {"kind": "lake"})
