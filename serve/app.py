@@ -8,7 +8,7 @@ from starlette.types import ASGIApp
 
 from serve import errors
 from serve.hayhooks_adapter import create_hayhooks_app, serve_modes
-from serve.middleware import BodyLimitMiddleware, RequestIDMiddleware
+from serve.middleware import BodyLimit, BodyLimitMiddleware, RequestIDMiddleware
 from serve.routers import health, ingest, modes, query
 from serve.service import Service
 from serve.telemetry import configure_logging
@@ -46,7 +46,12 @@ def build_app(service: Service) -> ASGIApp:
     serve_modes(app, service)
     errors.install(app)
     app.router.lifespan_context = _lifespan(service, app.router.lifespan_context)
-    return RequestIDMiddleware(BodyLimitMiddleware(app, service.settings.max_body_bytes))
+    return RequestIDMiddleware(_limit_bodies(app, service.settings))
+
+
+def _limit_bodies(app: ASGIApp, settings: Settings) -> ASGIApp:
+    uploads = {"/ingest/files": BodyLimit(settings.max_upload_bytes, "MAX_UPLOAD_BYTES")}
+    return BodyLimitMiddleware(app, BodyLimit(settings.max_body_bytes, "MAX_BODY_BYTES"), uploads)
 
 
 def _lifespan(service: Service, inner):  # type: ignore[no-untyped-def]

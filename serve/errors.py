@@ -42,12 +42,28 @@ class LimitError(ValueError):
         super().__init__(f"{field}: {message}")
 
 
+class FileTooLargeError(ValueError):
+    """A file of an upload is over the limit for one file."""
+
+    def __init__(self, name: str, max_bytes: int) -> None:
+        """
+        Name the file.
+
+        :param name: the file's name.
+        :param max_bytes: the limit.
+        """
+        super().__init__(
+            f"the file '{name[:200]}' is larger than {max_bytes} bytes (MAX_FILE_BYTES); nothing was accepted"
+        )
+
+
 # Exception → status and kind of problem; the first that fits counts, so a subclass stands before its parent.
 _PROBLEMS: list[tuple[type[Exception], int, str]] = [
     (UnknownModeError, 404, "unknown-mode"),
     (storing.UnknownTenantError, 404, "unknown-tenant"),
     (UnknownJobError, 404, "unknown-job"),
     (storing.EmbeddingMismatchError, 409, "embedding-mismatch"),
+    (FileTooLargeError, 413, "file-too-large"),
     (LimitError, 422, "invalid-request"),
     (storing.InvalidTenantError, 422, "invalid-tenant"),
     (InvalidFilterError, 422, "invalid-filter"),

@@ -4,7 +4,8 @@ import logging
 import re
 import time
 import uuid
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -83,18 +84,29 @@ class _Exchange:
         await self._send(message)
 
 
+class BodyLimit(NamedTuple):
+    """The largest body of some requests, and the setting that says so."""
+
+    max_bytes: int
+    setting: str
+
+
 class BodyLimitMiddleware:
     """Answers 413 to a body that is too large, at once when its length is declared, else when it has come that far."""
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    def __init__(
+        self, app: ASGIApp, limit: BodyLimit, by_path: Mapping[str, BodyLimit] | None = None
+    ) -> None:
         """
         Wrap an application.
 
         :param app: the application.
-        :param max_bytes: largest body.
+        :param limit: the limit of most requests.
+        :param by_path: limits of single paths.
         """
         self.app = app
-        self.max_bytes = max_bytes
+        self.limit = limit
+        self.by_path = by_path or {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """
@@ -107,9 +119,10 @@ class BodyLimitMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        limit = self.by_path.get(scope["path"], self.limit)
         declared = Headers(scope=scope).get("content-length", "")
-        if declared.isdigit() and int(declared) > self.max_bytes:
-            await self._refuse(scope, receive, send)
+        if declared.isdigit() and int(declared) > limit.max_bytes:
+            await _refuse(limit, scope, receive, send)
             return
         received = 0
         started = False
@@ -118,7 +131,7 @@ class BodyLimitMiddleware:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            if received > self.max_bytes:
+            if received > limit.max_bytes:
                 raise _BodyTooLargeError
             return message
 
@@ -131,13 +144,14 @@ class BodyLimitMiddleware:
             await self.app(scope, limited, watched)
         except _BodyTooLargeError:
             if not started:
-                await self._refuse(scope, receive, send)
+                await _refuse(limit, scope, receive, send)
 
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        detail = f"The body is larger than {self.max_bytes} bytes (MAX_BODY_BYTES); send it in parts."
-        state: dict[str, Any] = scope.get("state", {})
-        response = problem_response(413, "body-too-large", detail, state.get("request_id", ""))
-        await response(scope, receive, send)
+
+async def _refuse(limit: BodyLimit, scope: Scope, receive: Receive, send: Send) -> None:
+    detail = f"The body is larger than {limit.max_bytes} bytes ({limit.setting}); send it in parts."
+    state: dict[str, Any] = scope.get("state", {})
+    response = problem_response(413, "body-too-large", detail, state.get("request_id", ""))
+    await response(scope, receive, send)
 
 
 class _BodyTooLargeError(BaseException):
