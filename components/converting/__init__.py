@@ -1,0 +1,1 @@
+"""Sources, posted as files of many kinds, become text."""
