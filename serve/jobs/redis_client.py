@@ -1,0 +1,118 @@
+"""How jobs talk to Redis: a client with deadlines, one kind of error, and a log line for an outage, not thousands."""
+
+import asyncio
+import inspect
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from hayhooks.durable.store import ExecutionStoreError
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+log = logging.getLogger(__name__)
+
+CONNECT_SECONDS = 3.0
+ANSWER_SECONDS = 5.0
+# Hayhooks repeats what fails, near the end of a lease without any pause.
+PAUSE_SECONDS = 0.2
+REMIND_SECONDS = 60.0
+
+
+def open_redis(url: str) -> Redis:
+    """
+    Make a client; it connects when it is first used.
+
+    :param url: `redis://…`, `rediss://…` or `unix://…`.
+    :returns: a client as Hayhooks wants it: binary replies, nothing sent twice, a deadline for every answer.
+    :raises ValueError: when the URL can't be read.
+    """
+    return Redis.from_url(
+        url,
+        protocol=2,
+        socket_connect_timeout=CONNECT_SECONDS,
+        socket_timeout=ANSWER_SECONDS,
+        health_check_interval=15,
+    )
+
+
+@contextmanager
+def redis_errors() -> Iterator[None]:
+    """
+    Raise what Redis and its client raise as an error of the job store.
+
+    :raises ExecutionStoreError: when the block raises an error of Redis.
+    """
+    try:
+        yield
+    except RedisError as error:
+        raise ExecutionStoreError(f"Redis: {error or type(error).__name__}") from error
+
+
+class RedisOutage:
+    """
+    Says once that Redis is away, now and then that it still is, and once that it is back.
+
+    Usage example:
+    ```python
+    outage = RedisOutage()
+    store = outage.watch(FairRedisStore(client, "ingest"))
+    ```
+    """
+
+    def __init__(self) -> None:
+        """Begin with Redis there."""
+        self._since: float | None = None
+        self._said = 0.0
+
+    def watch(self, parts: Any) -> Any:
+        """
+        :param parts: an object whose coroutines talk to Redis and raise `ExecutionStoreError`.
+        :returns: the same, noticing what fails.
+        """
+        return _Watched(parts, self)
+
+    async def failed(self, error: Exception) -> None:
+        """Note that Redis did not answer; takes a moment, so that nobody asks it a thousand times a second."""
+        now = time.monotonic()
+        if self._since is None:
+            self._since = self._said = now
+            log.error("Redis is away (%s): no jobs are accepted or worked on until it answers", error)
+            return
+        if now - self._said >= REMIND_SECONDS:
+            self._said = now
+            log.error("Redis has been away for %.0f s (%s)", now - self._since, error)
+        await asyncio.sleep(PAUSE_SECONDS)
+
+    def answered(self) -> None:
+        """Note that Redis answered."""
+        if self._since is not None:
+            log.warning("Redis answers again, after %.0f s; jobs go on", time.monotonic() - self._since)
+            self._since = None
+
+
+class _Watched:
+    """Passes everything on to another object, and the outcome of its coroutines to the outage."""
+
+    def __init__(self, parts: Any, outage: RedisOutage) -> None:
+        self._parts = parts
+        self._outage = outage
+
+    def __getattr__(self, name: str) -> Any:
+        attribute = getattr(self._parts, name)
+        if not inspect.iscoroutinefunction(attribute):
+            return attribute
+
+        async def watched(*arguments: Any, **named: Any) -> Any:
+            try:
+                result = await attribute(*arguments, **named)
+            except ExecutionStoreError as error:
+                if isinstance(error.__cause__, RedisError):
+                    await self._outage.failed(error)
+                raise
+            self._outage.answered()
+            return result
+
+        return watched
