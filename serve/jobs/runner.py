@@ -5,13 +5,14 @@ import random
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Any, NoReturn, TypeVar
 
 from hayhooks.durable import DurableContext, DurableExecutionCancelledError
 from hayhooks.durable.engine import ExecutionLeaseLostError
 from hayhooks.durable.store import ExecutionStoreError
 
+from serve.jobs.gate import BatchGate
 from serve.jobs.model import DocumentError, JobInput, JobState
 from serve.jobs.spool import Document, JobSpool
 
@@ -31,6 +32,10 @@ log = logging.getLogger(__name__)
 
 class JobFailedError(RuntimeError):
     """A job has come to its end without success; the message is for the person who posted it."""
+
+
+class _HandBackError(Exception):
+    """The queue closes; the job goes on later, perhaps in another process."""
 
 
 class JobRunner:
@@ -73,9 +78,7 @@ class JobRunner:
         self._bind = bind
         self._max_retries = max_retries
         self._retry_seconds = retry_seconds
-        # A process that dies takes all its jobs with it. One job at a time goes on where an attempt ended
-        # without progress, so that only the one that did it collects such attempts.
-        self._suspects = threading.Lock()
+        self._gate = BatchGate()
         self._busy = 0
         self._busy_changed = threading.Condition()
         self._closing = threading.Event()
@@ -118,14 +121,15 @@ class JobRunner:
         """Work on the job; True when it has to be handed back unfinished."""
         state = JobState.model_validate(context.state)
         try:
-            if not self._finish_batches(context, request, state):
-                return True
+            self._finish_batches(context, request, state)
             # From here on a repetition has nothing left to do, and needs no documents for it.
             self._call(self._spool.drop_documents([request.job_id]))
         except DurableExecutionCancelledError:
             self._call(self._spool.drop_documents([request.job_id]))
             log.info("Job %s was cancelled after %d documents", request.job_id, state.cursor)
             raise
+        except _HandBackError:
+            return True
         except ExecutionLeaseLostError:
             raise
         except Exception as error:
@@ -139,32 +143,35 @@ class JobRunner:
         )
         return False
 
-    def _finish_batches(self, context: DurableContext, request: JobInput, state: JobState) -> bool:
-        """Index what is left; False when the queue closes before the end."""
-        with self._suspects if state.starts else nullcontext():
-            self._begin(context, request, state)
-            finished = self._next_batch(context, request, state)
-        while finished is None:
-            finished = self._next_batch(context, request, state)
-        return finished
+    def _finish_batches(self, context: DurableContext, request: JobInput, state: JobState) -> None:
+        """Index what is left."""
 
-    def _next_batch(self, context: DurableContext, request: JobInput, state: JobState) -> bool | None:
-        """Index one batch; True when there is none left, False when the queue closes."""
+        def check() -> None:
+            context.check_cancelled_sync()
+            if self._closing.is_set():
+                raise _HandBackError
+
+        # A job that goes on where an attempt ended without progress is a suspect. Nothing runs beside its first
+        # batch, nor is the attempt counted before: so only the document that ends processes collects attempts.
+        with self._gate.alone(check) if state.starts else self._gate.shared(check):
+            check()
+            self._begin(context, request, state)
+            self._next_batch(context, request, state)
+        while state.cursor < request.total:
+            with self._gate.shared(check):
+                check()
+                self._next_batch(context, request, state)
+        if not state.documents_ok:
+            raise JobFailedError(_explain_failure(state))
+
+    def _next_batch(self, context: DurableContext, request: JobInput, state: JobState) -> None:
         if state.cursor >= request.total:
-            if not state.documents_ok:
-                raise JobFailedError(_explain_failure(state))
-            return True
-        context.check_cancelled_sync()
-        if self._closing.is_set():
-            state.starts = 0
-            _save(context, state)
-            return False
+            return
         alone = state.starts > ATTEMPTS_BEFORE_SINGLE_DOCUMENTS
         documents = self._documents(request, state, 1 if alone else self._batch_size)
         chunks, errors = self._index(context, documents, request.tenant_id)
         _advance(state, len(documents), chunks, errors)
         _save(context, state)
-        return None
 
     def _begin(self, context: DurableContext, request: JobInput, state: JobState) -> None:
         """Note that an attempt begins: the next one sees whether this one ended without progress."""
