@@ -1,0 +1,162 @@
+"""How fast jobs may go: at full speed while nobody asks, in small steps with rests while somebody waits for an answer.
+
+Embedded Chroma holds the interpreter for a whole write, so a request that comes meanwhile waits for its end.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from components.pacing import paced_by
+
+# A write of 16 rows takes about 20 ms of the interpreter, one of 256 about 200 ms for a fifth less each row.
+ROWS_WHILE_ASKED = 16
+# What was worked is rested as often, so that half of the time is left to the queries.
+RESTS = 1.0
+# Longer work than this did not hold the interpreter: it computed embeddings, or waited for a server.
+LONGEST_REST = 0.03
+# Who asks one question after the other is between two of them for less than this.
+MOMENT = 0.5
+CHECK_SECONDS = 0.25
+
+
+class Activity:
+    """
+    Knows whether somebody waits for an answer, or did a moment ago, and paces the jobs by it.
+
+    Usage example:
+    ```python
+    activity = Activity()
+    with activity.answering():
+        ...  # a query
+    with activity.paced(check=lambda: None):
+        ...  # a job's batch, in its thread
+    ```
+    """
+
+    def __init__(
+        self,
+        moment: float = MOMENT,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> None:
+        """
+        Begin with nobody asking.
+
+        :param moment: seconds for which an answer that was given still counts.
+        :param clock: tells the time in seconds.
+        :param sleep: waits for some seconds.
+        """
+        self.moment = moment
+        self.clock = clock
+        self.sleep = sleep
+        self.jobs = 0
+        self._lock = threading.Lock()
+        self._asking = 0
+        self._answered = -float("inf")
+
+    @property
+    def busy(self) -> bool:
+        """Whether somebody waits for an answer, or did a moment ago."""
+        return self._asking > 0 or self.clock() - self._answered < self.moment
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """Count what happens inside as an answer that somebody waits for."""
+        with self._lock:
+            self._asking += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._asking -= 1
+                self._answered = self.clock()
+
+    @contextmanager
+    def paced(self, check: Callable[[], None]) -> Iterator[None]:
+        """
+        Pace the job's batch inside.
+
+        :param check: called a few times a second; what it raises, as when the job is cancelled, ends the batch.
+        """
+        with self._lock:
+            self.jobs += 1
+        try:
+            with paced_by(JobPacer(self, check)):
+                yield
+        finally:
+            with self._lock:
+                self.jobs -= 1
+
+
+class JobPacer:
+    """Paces one batch of one job; made by `Activity.paced` in the thread that works on it."""
+
+    def __init__(self, activity: Activity, check: Callable[[], None]) -> None:
+        """
+        Begin the batch.
+
+        :param activity: tells whether somebody waits.
+        :param check: raises when the job is no longer wanted.
+        """
+        self._activity = activity
+        self._check = check
+        self._began = self._checked = activity.clock()
+
+    def pause(self) -> None:
+        """
+        Rest as long as the last slice took while somebody waits; else go on at once.
+
+        What `check` raises ends the work.
+        """
+        activity = self._activity
+        now = activity.clock()
+        if now - self._checked >= CHECK_SECONDS:
+            self._checked = now
+            self._check()
+        if activity.busy:
+            worked = min(now - self._began, LONGEST_REST)
+            # Each of several jobs rests while the others work, too; else they would take turns without a rest.
+            activity.sleep(worked * (activity.jobs * (1 + RESTS) - 1))
+        self._began = activity.clock()
+
+    def rows_at_once(self, default: int) -> int:
+        """
+        Give small slices while somebody waits.
+
+        :param default: the size while nobody does.
+        :returns: how many rows to take.
+        """
+        return min(default, ROWS_WHILE_ASKED) if self._activity.busy else default
+
+
+class ActivityMiddleware:
+    """Counts every request as an answer that somebody waits for, but those that bring documents or ask about jobs."""
+
+    def __init__(self, app: ASGIApp, activity: Activity) -> None:
+        """
+        Wrap an application.
+
+        :param app: the application.
+        :param activity: where the requests are counted.
+        """
+        self.app = app
+        self.activity = activity
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """
+        Handle one connection.
+
+        :param scope: the ASGI scope.
+        :param receive: gives the request's messages.
+        :param send: takes the response's messages.
+        """
+        # Who watches a job would slow it down by that.
+        if scope["type"] != "http" or scope["path"].startswith("/ingest"):
+            await self.app(scope, receive, send)
+            return
+        with self.activity.answering():
+            await self.app(scope, receive, send)

@@ -1,0 +1,137 @@
+"""How jobs give way to queries; the time is told by the tests, so nothing here waits."""
+
+import pytest
+from starlette.types import Message, Receive, Scope, Send
+
+from components.pacing import pause, rows_at_once
+from serve.pacing import CHECK_SECONDS, LONGEST_REST, MOMENT, ROWS_WHILE_ASKED, Activity, ActivityMiddleware
+
+
+class Time:
+    """A clock that stands still, but for what is slept."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+        self.slept = 0.0
+
+    def clock(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.slept += seconds
+
+
+@pytest.fixture
+def time() -> Time:
+    return Time()
+
+
+@pytest.fixture
+def activity(time: Time) -> Activity:
+    return Activity(clock=time.clock, sleep=time.sleep)
+
+
+def nothing() -> None:
+    """A check of a job that nobody cancels."""
+
+
+def test_slices_are_large_and_without_rests_while_nobody_asks(activity: Activity, time: Time) -> None:
+    """An ingest that nobody waits beside goes at full speed."""
+    with activity.paced(nothing):
+        assert rows_at_once(256) == 256
+        time.now += 0.2
+        pause()
+    assert time.slept == 0
+
+
+def test_slices_are_small_with_rests_while_a_query_is_answered(activity: Activity, time: Time) -> None:
+    """A query gets as much of the time as the job does."""
+    with activity.paced(nothing), activity.answering():
+        assert rows_at_once(256) == ROWS_WHILE_ASKED
+        assert rows_at_once(4) == 4
+        time.now += 0.01
+        pause()
+    assert time.slept == pytest.approx(0.01)
+
+
+def test_slices_stay_small_for_a_moment_after_an_answer(activity: Activity, time: Time) -> None:
+    """Who asks one question after the other finds no large write between them; later ones are large again."""
+    with activity.paced(nothing):
+        with activity.answering():
+            pass
+        time.now += MOMENT / 2
+        assert rows_at_once(256) == ROWS_WHILE_ASKED
+        time.now += MOMENT
+        assert rows_at_once(256) == 256
+
+
+def test_an_answer_that_fails_is_no_longer_waited_for(activity: Activity, time: Time) -> None:
+    """A query that ends with an error does not slow the jobs down for ever."""
+    with pytest.raises(LookupError), activity.answering():
+        raise LookupError
+    time.now += 2 * MOMENT
+    assert not activity.busy
+
+
+def test_two_jobs_rest_more_than_one(activity: Activity, time: Time) -> None:
+    """Two jobs at once leave the queries no less time than one does."""
+    with activity.answering(), activity.paced(nothing), activity.paced(nothing):
+        time.now += 0.01
+        pause()
+    assert time.slept == pytest.approx(0.03)
+
+
+def test_a_rest_is_short_however_long_the_slice_was(activity: Activity, time: Time) -> None:
+    """Embedding does not hold the interpreter, so a second of it is no reason to rest a second."""
+    with activity.paced(nothing), activity.answering():
+        time.now += 5
+        pause()
+    assert time.slept == pytest.approx(LONGEST_REST)
+
+
+def test_a_cancelled_job_ends_at_a_pause_within_a_fraction_of_a_second(
+    activity: Activity, time: Time
+) -> None:
+    """The check is made a few times a second, not at every pause, and what it raises comes through."""
+    checks = []
+
+    def cancelled() -> None:
+        checks.append(time.now)
+        raise InterruptedError("cancelled")
+
+    with activity.paced(cancelled):
+        pause()
+        assert not checks
+        time.now += CHECK_SECONDS
+        with pytest.raises(InterruptedError):
+            pause()
+    assert activity.jobs == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "counts"),
+    [
+        ("/query/", True),
+        ("/health", True),
+        ("/documents", True),
+        ("/ingest/", False),
+        ("/ingest/0123", False),
+    ],
+)
+async def test_requests_are_counted_but_those_about_jobs(activity: Activity, path: str, counts: bool) -> None:
+    """Whoever waits for an answer is given way; watching a job does not slow it down."""
+    seen = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(activity.busy)
+
+    async def receive() -> Message:
+        return {"type": "http.request"}
+
+    async def send(message: Message) -> None:
+        pass
+
+    await ActivityMiddleware(app, activity)({"type": "http", "path": path}, receive, send)
+
+    assert seen == [counts]
