@@ -1,5 +1,7 @@
 """How jobs give way to queries; the time is told by the tests, so nothing here waits."""
 
+import asyncio
+
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
@@ -119,7 +121,7 @@ def test_a_cancelled_job_ends_at_a_pause_within_a_fraction_of_a_second(
         ("/ingest/0123", False),
     ],
 )
-async def test_requests_are_counted_but_those_about_jobs(activity: Activity, path: str, counts: bool) -> None:
+def test_requests_are_counted_but_those_about_jobs(activity: Activity, path: str, counts: bool) -> None:
     """Whoever waits for an answer is given way; watching a job does not slow it down."""
     seen = []
 
@@ -132,6 +134,6 @@ async def test_requests_are_counted_but_those_about_jobs(activity: Activity, pat
     async def send(message: Message) -> None:
         pass
 
-    await ActivityMiddleware(app, activity)({"type": "http", "path": path}, receive, send)
+    asyncio.run(ActivityMiddleware(app, activity)({"type": "http", "path": path}, receive, send))
 
     assert seen == [counts]
