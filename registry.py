@@ -23,7 +23,8 @@ from typing import Any, Self, get_args
 
 from components.staging import StagePipeline
 from modes.checking import CheckedPipeline, Fault, PipelineChecker, PipelineFileError
-from modes.mode import RESULT_OUTPUTS, RESULT_TYPES, RUN_INPUTS, IndexingPipeline, Mode, Origin
+from modes.indexing import INDEXING_INPUTS, INDEXING_OUTPUTS, INDEXING_TYPES, IndexingPipeline
+from modes.mode import RESULT_OUTPUTS, RESULT_TYPES, RUN_INPUTS, Mode, Origin
 from modes.results import QueryResult
 from resources import Resources
 from settings import BUILTIN_PIPELINES, Settings
@@ -70,17 +71,17 @@ class ModeRegistry(Mapping[str, Mode]):
         """Every fault of every file that could not be loaded."""
         return [fault for faults in self.broken.values() for fault in faults]
 
-    def add(self, path: Path | str) -> Mode:
+    def add(self, path: Path | str) -> Mode | IndexingPipeline:
         """
-        Load one more mode, in place of any of its name.
+        Load one more mode or indexing pipeline, in place of any of its name.
 
         :param path: the YAML file; its name without ending is the mode's.
-        :returns: the mode.
+        :returns: the mode, or the indexing pipeline, which is in `indexing` too.
         :raises PipelineFileError: with every fault of the file; what there was of its name stays.
         """
         entry = build(Path(path), self.settings, self.resources)
         self._register(entry, "added")
-        return self[entry.path.stem]
+        return self.indexing.get(entry.path.stem) or self[entry.path.stem]
 
     def warm_up(self) -> None:
         """Load every model that a mode or indexing pipeline uses."""
@@ -168,8 +169,8 @@ def build(path: Path, settings: Settings, resources: Resources) -> CheckedPipeli
     """
     Check a pipeline file against the contract of its kind and build it.
 
-    A file with an input `query` is a mode, one with an input `documents` is an indexing pipeline, and what lies in a
-    directory `stages` is a stage, which may have any inputs and outputs.
+    A file with an input `query` is a mode, one with an input `documents` or `sources` is an indexing pipeline, and what
+    lies in a directory `stages` is a stage, which may have any inputs and outputs.
 
     :param path: the file.
     :param settings: where stages are looked for, and which modules may be used.
@@ -209,37 +210,36 @@ def _contract_faults(checked: CheckedPipeline) -> Iterator[Fault]:
             checked.path, 1, "a pipeline's file name has lower-case letters, digits, '_' and '-' only"
         )
     if "query" in checked.inputs:
-        yield from _unknown(checked, "a mode", RUN_INPUTS, RESULT_OUTPUTS, "answer")
-    elif "documents" in checked.inputs:
-        yield from _unknown(
-            checked,
-            "an indexing pipeline",
-            ("documents", "tenant_id"),
-            ("documents_written",),
-            "documents_written",
-        )
+        yield from _unknown(checked, "a mode", RUN_INPUTS, RESULT_OUTPUTS)
+        yield from _wrong_types(checked, RESULT_TYPES)
+        yield from _missing(checked, "a mode", "answer")
+    elif {"documents", "sources"} & set(checked.inputs):
+        yield from _unknown(checked, "an indexing pipeline", INDEXING_INPUTS, INDEXING_OUTPUTS)
+        yield from _wrong_types(checked, INDEXING_TYPES)
+        yield from _missing(checked, "an indexing pipeline", "documents_written")
     else:
-        yield Fault(
-            checked.path, 1, "'inputs' must declare 'query' (a mode) or 'documents' (an indexing pipeline)"
-        )
+        message = "'inputs' must declare 'query' (a mode), or 'documents' or 'sources' (an indexing pipeline)"
+        yield Fault(checked.path, checked.lines[("inputs",)], message)
 
 
 def _unknown(
-    checked: CheckedPipeline, kind: str, inputs: tuple[str, ...], outputs: tuple[str, ...], needed: str
+    checked: CheckedPipeline, kind: str, inputs: tuple[str, ...], outputs: tuple[str, ...]
 ) -> Iterator[Fault]:
     for side, known, given in (("inputs", inputs, checked.inputs), ("outputs", outputs, checked.outputs)):
         for name in given:
             if name not in known:
                 message = f"{kind} has no {side[:-1]} '{name}'; it may have {', '.join(known)}"
                 yield Fault(checked.path, checked.lines[(side, name)], message)
-    yield from _wrong_types(checked)
+
+
+def _missing(checked: CheckedPipeline, kind: str, needed: str) -> Iterator[Fault]:
     if needed not in checked.outputs:
         yield Fault(checked.path, checked.lines[("outputs",)], f"{kind} must have the output '{needed}'")
 
 
-def _wrong_types(checked: CheckedPipeline) -> Iterator[Fault]:
+def _wrong_types(checked: CheckedPipeline, types: dict[str, Any]) -> Iterator[Fault]:
     sockets = checked.pipeline.outputs(include_components_with_connected_outputs=True)
-    for name, wanted in RESULT_TYPES.items():
+    for name, wanted in types.items():
         component, _, socket = checked.outputs.get(name, "").partition(".")
         found = sockets.get(component, {}).get(socket, {}).get("type", wanted)
         if found not in (wanted, Any) and wanted not in get_args(found):

@@ -80,7 +80,8 @@ def _by_hand(collection: Any, embed: Embed, written: list[str], number: int, bat
 
 async def _through_the_queue(registry: ModeRegistry, written: list[str], number: int) -> float:
     def index(documents: list[dict[str, Any]], tenant_id: str) -> int:
-        return registry.indexing[INDEXING].run([as_document(data) for data in documents], tenant_id)
+        whole = [as_document(data) for data in documents]
+        return sum(registry.indexing[INDEXING].run(tenant_id, whole).written.values())
 
     settings = registry.settings
     queue = JobQueue(

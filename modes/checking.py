@@ -153,9 +153,10 @@ class PipelineFile:
 
 @dataclass(frozen=True)
 class CheckedPipeline:
-    """A pipeline whose file has no fault."""
+    """A pipeline whose file has no fault; `content` is what the file holds."""
 
     path: Path
+    content: dict[str, Any]
     pipeline: Pipeline
     inputs: dict[str, list[str]]
     outputs: dict[str, str]
@@ -231,7 +232,7 @@ class PipelineChecker:
             _check_all_fed(file, pipeline, inputs)
         if file.faults:
             raise PipelineFileError(file.faults)
-        return CheckedPipeline(path, pipeline, inputs, outputs, description, file.lines)
+        return CheckedPipeline(path, file.data, pipeline, inputs, outputs, description, file.lines)
 
     def _add_components(self, file: PipelineFile, pipeline: Pipeline) -> bool:
         components = file.mapping("components")

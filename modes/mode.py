@@ -150,7 +150,7 @@ class Mode:
 
     async def _run(self, data: dict[str, dict[str, Any]], record: "_Record") -> QueryResult:
         begin = time.perf_counter()
-        with _own_errors(), listen(record.hear, tokens=record.on_token is not None):
+        with own_errors(), listen(record.hear, tokens=record.on_token is not None):
             outputs = await self.pipeline.run_async(data, include_outputs_from=self._read_from)
         record.timings["total"] = time.perf_counter() - begin
         return self._result(outputs, record)
@@ -185,39 +185,6 @@ class Mode:
         )
 
 
-class IndexingPipeline:
-    """A checked pipeline that writes documents."""
-
-    def __init__(self, name: str, checked: CheckedPipeline, origin: Origin) -> None:
-        """
-        Wrap a checked pipeline.
-
-        :param name: the file's name without its ending.
-        :param checked: the pipeline with its declared inputs and outputs.
-        :param origin: where the file was found.
-        """
-        self.name = name
-        self.description = checked.description
-        self.path = checked.path
-        self.origin = origin
-        self.pipeline = checked.pipeline
-        self._checked = checked
-        self._read_from = checked.read_from
-
-    def run(self, documents: list[Document], tenant_id: str) -> int:
-        """
-        Index documents.
-
-        :param documents: whole documents with `document_id` in their metadata.
-        :param tenant_id: whose they are.
-        :returns: the number of chunks written.
-        """
-        data = self._checked.feed({"documents": documents, "tenant_id": tenant_id})
-        with _own_errors():
-            outputs = self.pipeline.run(data, include_outputs_from=self._read_from)
-        return int(self._checked.read(outputs)["documents_written"])
-
-
 class _Record:
     """What a run told while it went on."""
 
@@ -244,7 +211,8 @@ class _Record:
 
 
 @contextmanager
-def _own_errors() -> Iterator[None]:
+def own_errors() -> Iterator[None]:
+    """Raise what a component raised instead of Haystack's wrapper around it."""
     try:
         yield
     except PipelineRuntimeError as error:

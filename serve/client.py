@@ -94,7 +94,7 @@ class LocalClient:
         batch = self.registry.settings.ingest_batch_size
         for begin in range(0, len(documents), batch):
             part = [as_document(data) for data in documents[begin : begin + batch]]
-            chunks += self.registry.indexing[INDEXING].run(part, tenant_id)
+            chunks += sum(self.registry.indexing[INDEXING].run(tenant_id, part).written.values())
             progress(len(part))
         return Ingested(len(documents), chunks)
 

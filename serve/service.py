@@ -18,10 +18,11 @@ from modes.results import QueryResult
 from registry import ModeRegistry
 from resources import Resources
 from serve.errors import LimitError
+from serve.ingestion_schemas import DocumentInput, IngestBody
 from serve.jobs import JobQueue
 from serve.jobs.runner import causes, is_transient
 from serve.locking import DataDirLock
-from serve.schemas import DocumentInput, IngestBody, Ready
+from serve.schemas import Ready
 from serve.telemetry import bound_request_id
 from settings import Settings
 
@@ -170,7 +171,8 @@ class Service:
             raise IndexingUnavailableError(
                 f"the pipeline '{INDEXING}' could not be loaded; GET /ready says why"
             )
-        return self.registry.indexing[INDEXING].run([as_document(data) for data in documents], tenant_id)
+        whole = [as_document(data) for data in documents]
+        return sum(self.registry.indexing[INDEXING].run(tenant_id, whole).written.values())
 
 
 def job_documents(body: IngestBody) -> list[dict[str, Any]]:

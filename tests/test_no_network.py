@@ -45,7 +45,7 @@ settings = Settings.load(data_dir=Path(sys.argv[1]), embedded_model="qwen2.5-cod
 with ModeRegistry(settings) as registry:
     registry.warm_up()
     text = "The Eiffel Tower in Paris is 330 metres tall."
-    registry.indexing["ingest"].run([Document(content=text, meta={"document_id": "d", "title": ""})], "acme")
+    registry.indexing["ingest"].run("acme", [Document(content=text, meta={"document_id": "d", "title": ""})])
     question = "How tall is the Eiffel Tower?"
     answers = {name: registry[name].run(query=question, tenant_id="acme").answer for name in registry}
     provider = registry.resources.chat_models.provider

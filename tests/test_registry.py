@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 from haystack import Document
+from haystack.dataclasses import ByteStream
 
 from components.storing import UnknownTenantError
 from modes.checking import PipelineFileError
+from modes.indexing import IndexingPipeline
 from modes.mode import UnsupportedInputError
 from modes.results import QueryResult
 from registry import BrokenModeError, ModeRegistry, UnknownModeError
@@ -52,7 +54,7 @@ def index(registry: ModeRegistry, **texts: str) -> None:
     documents = [
         Document(content=text, meta={"document_id": name, "title": ""}) for name, text in texts.items()
     ]
-    registry.indexing["ingest"].run(documents, "acme")
+    registry.indexing["ingest"].run("acme", documents)
 
 
 @pytest.fixture(scope="module")
@@ -263,3 +265,105 @@ def test_the_same_modes_run_on_a_chroma_server(chroma_server: int, tmp_path: Pat
             == "PARTIAL"
         )
     assert not (tmp_path / "data" / "chroma").exists()
+
+
+INDEXING = """\
+# Documents as they are, without a splitter.
+components:
+  embedder:
+    type: components.document_embedding.ModelDocumentEmbedder
+  writer:
+    type: components.writing.TenantDocumentWriter
+connections:
+  - {sender: embedder.documents, receiver: writer.documents}
+inputs:
+  documents: embedder.documents
+  tenant_id: writer.tenant_id
+outputs:
+  documents_written: writer.documents_written
+metadata:
+  description: Embed and write.
+"""
+FROM_SOURCES = INDEXING.replace(
+    "components:\n",
+    """\
+components:
+  splitter:
+    type: haystack.components.preprocessors.document_splitter.DocumentSplitter
+    init_parameters: {split_by: word, split_length: 3}
+  converter:
+    type: haystack.components.converters.txt.TextFileToDocument
+""",
+).replace(
+    "connections:\n",
+    """\
+connections:
+  - {sender: converter.documents, receiver: splitter.documents}
+  - {sender: splitter.documents, receiver: embedder.documents}
+""",
+).replace("documents: embedder.documents", "sources: converter.sources")  # fmt: skip
+
+
+def indexing_pipeline(registry: ModeRegistry, folder: Path, text: str) -> IndexingPipeline:
+    """Add an indexing pipeline of one's own."""
+    (folder / "mine.yml").write_text(text, "utf-8")
+    added = registry.add(folder / "mine.yml")
+    assert isinstance(added, IndexingPipeline)
+    return added
+
+
+def test_an_indexing_pipeline_can_be_added(registry: ModeRegistry, tmp_path: Path) -> None:
+    """A file with an input `documents` is an indexing pipeline, which says how many chunks each document gave."""
+    mine = indexing_pipeline(registry, tmp_path, INDEXING)
+    assert registry.indexing["mine"] is mine
+    documents = [Document(content=text, meta={"document_id": text}) for text in ("one", "two")]
+    assert mine.run("mine", documents).written == {"one": 1, "two": 1}
+    assert mine.run("mine").written == {}
+
+
+def test_an_indexing_pipeline_says_whether_it_takes_files(registry: ModeRegistry, tmp_path: Path) -> None:
+    """One without an input `sources` refuses files."""
+    mine = indexing_pipeline(registry, tmp_path, INDEXING)
+    assert not mine.takes_files
+    with pytest.raises(UnsupportedInputError, match="'mine' takes texts only"):
+        mine.run("acme", sources=[ByteStream(b"x", {"document_id": "x"})])
+
+
+def test_an_indexing_pipeline_of_sources_takes_texts_too(registry: ModeRegistry, tmp_path: Path) -> None:
+    """Where only `sources` is declared, texts come as sources."""
+    mine = indexing_pipeline(registry, tmp_path, FROM_SOURCES)
+    assert mine.takes_files
+    document = Document(content="Größe one two three four", meta={"document_id": "text"})
+    file = ByteStream(b"one", {"document_id": "file"}, "text/plain")
+    assert mine.run("mine", [document], [file]).written == {"text": 2, "file": 1}
+
+
+def test_splitting_and_fingerprint_come_from_the_file(registry: ModeRegistry, tmp_path: Path) -> None:
+    """The settings of splitters are told; the fingerprint changes with what the file does, not with its description."""
+    mine = indexing_pipeline(registry, tmp_path, FROM_SOURCES)
+    assert {name: settings["split_length"] for name, settings in mine.splitting.items()} == {"splitter": 3}
+    renamed = indexing_pipeline(registry, tmp_path, FROM_SOURCES.replace("Embed and write.", "Write."))
+    changed = indexing_pipeline(
+        registry, tmp_path, FROM_SOURCES.replace("split_length: 3", "split_length: 4")
+    )
+    assert renamed.fingerprint == mine.fingerprint
+    assert changed.fingerprint != mine.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        (("  tenant_id:", "  tenant:"), "an indexing pipeline has no input 'tenant'"),
+        (("  documents_written:", "  written:"), "must have the output 'documents_written'"),
+        (("  documents: ", "  texts: "), "'documents' or 'sources' (an indexing pipeline)"),
+        (
+            ("written: writer.documents_written", "written: embedder.documents"),
+            "documents_written must be int",
+        ),
+    ],
+)
+def test_the_contract_of_an_indexing_pipeline(tmp_path: Path, change: tuple[str, str], part: str) -> None:
+    """An indexing pipeline takes what a job has and says what it wrote."""
+    (tmp_path / "mine.yml").write_text(INDEXING.replace(*change), "utf-8")
+    with ModeRegistry(extractive_settings(tmp_path, pipelines_dir=tmp_path)) as registry:
+        assert any(part in fault.message for fault in registry.faults), registry.faults
