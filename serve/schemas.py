@@ -1,43 +1,39 @@
-"""What the HTTP API takes and gives."""
+"""What the HTTP API takes and gives; what belongs to ingestion is in `ingestion_schemas`."""
 
-import math
-import re
-from collections import Counter
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from components.filtering import CHROMA_KEYS
 from components.storing import TENANT_PATTERN
-from components.writing import RESERVED_META
 from modes.results import QueryResult
 
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
-LONGEST_ID = 512
-LONGEST_TITLE = 1_024
 
+def encodable(text: str) -> str:
+    """
+    Check that a text is valid Unicode.
 
-def _encodable(text: str) -> str:
-    if _LONE_SURROGATE.search(text):
-        raise ValueError("holds a lone surrogate, which is no valid Unicode text")
+    :param text: the text.
+    :returns: the text.
+    :raises ValueError: if it holds a lone surrogate.
+    """
+    try:
+        # Free of charge for ASCII, which most long texts are.
+        if not text.isascii():
+            text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ValueError("holds a lone surrogate, which is no valid Unicode text") from None
     return text
 
 
-def _not_blank(text: str) -> str:
-    if not text.strip():
+def _filled(text: str) -> str:
+    if not text or text.isspace():
         raise ValueError("must not be empty")
-    return text
+    return encodable(text)
 
 
-def _meta_value(value: Any) -> Any:
-    # Before the union, whose own message has a line for each of its members.
-    if not isinstance(value, str | int | float | bool):
-        raise ValueError("must be a text, a number or a boolean")
-    return _encodable(value) if isinstance(value, str) else value
-
-
-Text = Annotated[str, AfterValidator(_encodable)]
-FilledText = Annotated[Text, AfterValidator(_not_blank)]
+Text = Annotated[str, AfterValidator(encodable)]
+# One check and not two, for there are thousands of texts in a request.
+FilledText = Annotated[str, AfterValidator(_filled)]
 TenantID = Annotated[
     str,
     Field(
@@ -46,7 +42,6 @@ TenantID = Annotated[
         examples=["demo"],
     ),
 ]
-MetaValue = Annotated[str | int | float | bool, BeforeValidator(_meta_value)]
 
 
 class Request(BaseModel):
@@ -76,50 +71,6 @@ class QueryResponse(QueryResult):
     """The answer of a mode."""
 
     request_id: str
-
-
-class DocumentInput(Request):
-    """A document to ingest."""
-
-    id: Annotated[FilledText, Field(max_length=LONGEST_ID)] | None = Field(
-        None,
-        description="Names the document; ingesting it again replaces it. Made from the text when left out.",
-    )
-    text: FilledText
-    title: Annotated[Text, Field(max_length=LONGEST_TITLE)] | None = None
-    meta: dict[Annotated[FilledText, Field(max_length=128)], MetaValue] = Field(
-        default_factory=dict,
-        description="Further metadata, for filters: texts, numbers and booleans.",
-        max_length=64,
-    )
-
-    @model_validator(mode="after")
-    def _check_meta(self) -> "DocumentInput":
-        for key, value in self.meta.items():
-            if key in RESERVED_META or key.startswith(CHROMA_KEYS):
-                raise ValueError(f"meta.{key} is the service's own; choose another name")
-            if isinstance(value, float) and not math.isfinite(value):
-                raise ValueError(f"meta.{key} is not a finite number")
-            if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 2**63:
-                raise ValueError(f"meta.{key} has more than 64 bits")
-        return self
-
-
-class IngestBody(Request):
-    """Documents to ingest, as plain texts or with ids, titles and metadata."""
-
-    tenant_id: TenantID = "default"
-    texts: list[FilledText] | None = Field(None, min_length=1, examples=[["chunk one", "chunk two"]])
-    documents: list[DocumentInput] | None = Field(None, min_length=1)
-
-    @model_validator(mode="after")
-    def _one_of_both(self) -> "IngestBody":
-        if (self.texts is None) == (self.documents is None):
-            raise ValueError("give either 'texts' or 'documents'")
-        ids = Counter(document.id for document in self.documents or [] if document.id is not None)
-        if ids and (most := ids.most_common(1)[0])[1] > 1:
-            raise ValueError(f"two documents have the id '{most[0][:80]}'")
-        return self
 
 
 class ModeInfo(BaseModel):

@@ -4,8 +4,8 @@ from fastapi import APIRouter, Request, Response
 from fastapi.exceptions import RequestValidationError
 
 from serve.errors import UnknownJobError
+from serve.ingestion_schemas import IngestBody
 from serve.jobs import Job
-from serve.schemas import IngestBody
 from serve.service import Service, job_documents
 from serve.tenancy import CallerTenancy
 

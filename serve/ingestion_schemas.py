@@ -1,0 +1,92 @@
+"""What the HTTP API takes and gives about documents and the jobs that bring them."""
+
+import math
+from collections import Counter
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter, model_validator
+
+from components.filtering import CHROMA_KEYS
+from components.writing import RESERVED_META
+from serve.jobs import Job
+from serve.naming import LONGEST_ID
+from serve.schemas import FilledText, Request, TenantID, Text, encodable
+
+LONGEST_TITLE = 1_024
+DEFAULT_PIPELINE = "ingest"
+
+
+def _meta_value(value: Any) -> Any:
+    # Before the union, whose own message has a line for each of its members.
+    if not isinstance(value, str | int | float | bool):
+        raise ValueError("must be a text, a number or a boolean")
+    return encodable(value) if isinstance(value, str) else value
+
+
+MetaValue = Annotated[str | int | float | bool, BeforeValidator(_meta_value)]
+
+
+class DocumentFields(Request):
+    """What is said about a document beside its content."""
+
+    id: Annotated[FilledText, Field(max_length=LONGEST_ID)] | None = Field(
+        None,
+        description=(
+            "Names the document; ingesting it again replaces it. Made from the text, or from the file's name, when left"
+            " out."
+        ),
+    )
+    title: Annotated[Text, Field(max_length=LONGEST_TITLE)] | None = None
+    meta: dict[Annotated[FilledText, Field(max_length=128)], MetaValue] = Field(
+        default_factory=dict,
+        description="Further metadata, for filters: texts, numbers and booleans.",
+        max_length=64,
+    )
+
+    @model_validator(mode="after")
+    def _check_meta(self) -> "DocumentFields":
+        for key, value in self.meta.items():
+            if key in RESERVED_META or key.startswith(CHROMA_KEYS):
+                raise ValueError(f"meta.{key} is the service's own; choose another name")
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"meta.{key} is not a finite number")
+            if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 2**63:
+                raise ValueError(f"meta.{key} has more than 64 bits")
+        return self
+
+
+class DocumentInput(DocumentFields):
+    """A document to ingest."""
+
+    text: FilledText
+
+
+class IngestBody(Request):
+    """Documents to ingest, as plain texts or with ids, titles and metadata."""
+
+    tenant_id: TenantID = "default"
+    pipeline: Text = Field(
+        DEFAULT_PIPELINE, description="Which indexing pipeline turns the documents into chunks."
+    )
+    texts: list[FilledText] | None = Field(None, min_length=1, examples=[["chunk one", "chunk two"]])
+    documents: list[DocumentInput] | None = Field(None, min_length=1)
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> "IngestBody":
+        if (self.texts is None) == (self.documents is None):
+            raise ValueError("give either 'texts' or 'documents'")
+        ids = Counter(document.id for document in self.documents or [] if document.id is not None)
+        if ids and (most := ids.most_common(1)[0])[1] > 1:
+            raise ValueError(f"two documents have the id '{most[0][:80]}'")
+        return self
+
+
+FileFields: TypeAdapter[dict[str, DocumentFields]] = TypeAdapter(dict[str, DocumentFields])
+"""The field `metadata` of an upload: what is said about its files, by their names."""
+
+
+class JobList(BaseModel):
+    """Jobs of a tenant, the newest first."""
+
+    items: list[Job]
+    next: str | None = Field(None, description="Give it as `cursor` to get the next page; null at the end.")
