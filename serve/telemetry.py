@@ -3,6 +3,7 @@
 import logging
 import re
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -10,6 +11,7 @@ from contextvars import ContextVar
 import loguru
 
 _request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+_REPEAT_SECONDS = 60.0
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
@@ -61,18 +63,39 @@ def _remember_request_id(record: logging.LogRecord) -> bool:
     return True
 
 
-def _forward_loguru(message: "loguru.Message") -> None:
-    record = message.record
+class _LoguruForwarder:
+    """
+    Hands Loguru's records to `logging`.
+
+    While the job store is away Hayhooks warns of each call that failed, a thousand times a second near the end of a
+    lease. The store says that it is away; of these warnings one a minute is enough.
+    """
+
+    def __init__(self) -> None:
+        self._shown: dict[str, float] = {}
+
+    def __call__(self, message: "loguru.Message") -> None:
+        record = message.record
+        if (record["name"] or "").startswith("hayhooks.durable") and record["level"].name == "WARNING":
+            now = time.monotonic()
+            if now - self._shown.get(record["message"], -_REPEAT_SECONDS) < _REPEAT_SECONDS:
+                return
+            self._shown[record["message"]] = now
+        _forward(record)
+
+
+def _forward(record: "loguru.Record") -> None:
     logger = logging.getLogger(record["name"] or "hayhooks")
     if logger.isEnabledFor(record["level"].no):
         exception = record["exception"]
+        why = record["extra"].get("error") or record["extra"].get("reason")
         logger.handle(
             logger.makeRecord(
                 logger.name,
                 record["level"].no,
                 record["file"].path,
                 record["line"],
-                record["message"],
+                f"{record['message']}: {why}" if why and not exception else record["message"],
                 (),
                 (exception.type, exception.value, exception.traceback)
                 if exception and exception.type
@@ -99,7 +122,7 @@ def configure_logging(level: str) -> None:
     # Warns of each reply cut at max_tokens, and a grade is one token long.
     logging.getLogger("haystack.components.generators.chat.openai").setLevel(logging.ERROR)
     loguru.logger.remove()
-    loguru.logger.add(_forward_loguru, level=level, format="{message}")
+    loguru.logger.add(_LoguruForwarder(), level=level, format="{message}")
     # Hayhooks logs each run with its parameters, which are the user's question.
     loguru.logger.disable("hayhooks.server.utils.deploy_utils")
 

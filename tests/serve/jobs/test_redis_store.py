@@ -1,0 +1,279 @@
+"""FairRedisStore on a real Redis: whose turn it is, and what happens when Redis is away or has lost its data."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from hayhooks.durable import StoreConfig
+from hayhooks.durable.engine import (
+    Claim,
+    Complete,
+    ExecutionControl,
+    ExecutionStatus,
+    ReleaseClaim,
+    RequestCancellation,
+    ScheduleRetry,
+    initial_control,
+)
+from hayhooks.durable.store import ExecutionStoreError
+
+from serve.jobs import redis_client
+from serve.jobs.redis_client import RedisOutage, open_redis
+from serve.jobs.redis_store import FairRedisStore
+from tests.redis_server import RedisServer, redis_server
+
+pytestmark = pytest.mark.server
+
+CONFIG = StoreConfig(monitoring_enabled=True, max_stream_chunks=0)
+
+
+@pytest.fixture(scope="module")
+def shared_server() -> Iterator[RedisServer]:
+    with redis_server() as server:
+        yield server
+
+
+@pytest.fixture
+def server(shared_server: RedisServer) -> RedisServer:
+    shared_server.flush()
+    return shared_server
+
+
+@asynccontextmanager
+async def opened(server: RedisServer) -> AsyncIterator[FairRedisStore]:
+    client = open_redis(server.url)
+    store = FairRedisStore(client, "jobs", config=CONFIG)
+    try:
+        await store.initialize()
+        yield store
+    finally:
+        await client.aclose()
+
+
+def run(server: RedisServer, scenario: Callable[[FairRedisStore], Awaitable[None]]) -> None:
+    async def main() -> None:
+        async with opened(server) as store:
+            await scenario(store)
+
+    asyncio.run(main())
+
+
+async def submit(store: Any, owner: str, number: int) -> str:
+    run_id = f"{owner}{number:030x}"
+    control = initial_control(
+        run_id=run_id,
+        idempotency_digest=run_id,
+        idempotency_binding_digest="b",
+        deployment="jobs",
+        definition_revision="v1",
+        owner_id=owner,
+        kind="pipeline",
+        now_ms=0,
+    )
+    await store.submit(control, b"{}")
+    return run_id
+
+
+async def claim(store: Any) -> ExecutionControl | None:
+    plan = await store.claim(Claim("w", 0, 10_000, 100, "v1", b'"exhausted"'))
+    return None if plan is None else plan.next_control
+
+
+async def claimed(store: Any) -> ExecutionControl:
+    control = await claim(store)
+    assert control is not None
+    return control
+
+
+async def release(store: Any, control: ExecutionControl) -> None:
+    await store.transition(control.run_id, ReleaseClaim(control.fence, "w"))
+
+
+async def index_keys(store: FairRedisStore) -> list[str]:
+    keys = [key.decode() for key in await store.redis.keys("*")]
+    return [key for key in keys if ":of:" in key or key.endswith(":line")]
+
+
+def test_owners_take_turns(server: RedisServer) -> None:
+    """One job behind another owner's hundred is claimed second, and owners with many alternate."""
+
+    async def scenario(store: FairRedisStore) -> None:
+        for number in range(100):
+            await submit(store, "aa", number)
+        for number in range(3):
+            await submit(store, "bb", number)
+        await submit(store, "cc", 0)
+        owners = [(await claimed(store)).owner_id for _ in range(9)]
+        assert owners == ["aa", "bb", "cc", "aa", "bb", "aa", "bb", "aa", "aa"]
+
+    run(server, scenario)
+
+
+def test_who_posts_one_job_after_the_other_waits_for_its_turn(server: RedisServer) -> None:
+    """An owner whose line was empty for a moment does not come before those that waited meanwhile."""
+
+    async def scenario(store: FairRedisStore) -> None:
+        for number in range(3):
+            await submit(store, "aa", number)
+            await submit(store, "bb", number)
+        await submit(store, "cc", 0)
+        owners = []
+        for number in range(1, 7):
+            control = await claimed(store)
+            owners.append(control.owner_id)
+            if control.owner_id == "cc":
+                await submit(store, "cc", number)
+        assert sorted(owners[:3]) == sorted(owners[3:]) == ["aa", "bb", "cc"]
+
+    run(server, scenario)
+
+
+def test_handed_back_and_repeated_jobs_keep_their_place(server: RedisServer) -> None:
+    """A job that was handed back, or waited for its repetition, comes before the later ones of its owner."""
+
+    async def scenario(store: FairRedisStore) -> None:
+        first, second, _third = [await submit(store, "aa", number) for number in range(3)]
+        control = await claimed(store)
+        assert control.run_id == first
+        await release(store, control)
+        control = await claimed(store)
+        assert control.run_id == first
+        retry = ScheduleRetry(control.fence, "w", 0, 300, 100, b'"later"', exhausted_error=b'"x"')
+        await store.transition(first, retry)
+        control = await claimed(store)
+        assert control.run_id == second
+        await asyncio.sleep(0.4)
+        assert (await claimed(store)).run_id == first
+
+    run(server, scenario)
+
+
+def test_expired_lease_comes_first_again(server: RedisServer) -> None:
+    """What a dead worker had is claimed before what its owner posted later."""
+
+    async def scenario(store: FairRedisStore) -> None:
+        first = await submit(store, "aa", 1)
+        plan = await store.claim(Claim("dead", 0, 1_600, 100, "v1", b'"exhausted"'))
+        assert plan is not None
+        await submit(store, "aa", 2)
+        await asyncio.sleep(1.7)
+        assert await store.maintain(max_run_attempts=100, attempts_error=b'"exhausted"') == 1
+        assert (await claimed(store)).run_id == first
+
+    run(server, scenario)
+
+
+def test_concurrent_workers_share_the_jobs_out(server: RedisServer) -> None:
+    """Workers that claim at the same time get every job once."""
+
+    async def scenario(store: FairRedisStore) -> None:
+        expected = {await submit(store, owner, number) for owner in ("aa", "bb") for number in range(20)}
+        got: list[str] = []
+
+        async def worker() -> None:
+            while (control := await claim(store)) is not None:
+                got.append(control.run_id)
+
+        await asyncio.gather(*(worker() for _ in range(8)))
+        assert sorted(got) == sorted(expected)
+
+    run(server, scenario)
+
+
+def test_finished_jobs_leave_no_trace_in_the_lines(server: RedisServer) -> None:
+    """Completed and cancelled jobs are in no owner's line any more."""
+
+    async def scenario(store: FairRedisStore) -> None:
+        done, cancelled = await submit(store, "aa", 1), await submit(store, "bb", 1)
+        control = await claimed(store)
+        assert control.run_id == done
+        await store.transition(done, Complete(control.fence, "w", 0, b"{}"))
+        await store.transition(cancelled, RequestCancellation(0))
+        assert await claim(store) is None
+        assert not [key for key in await index_keys(store) if ":of:" in key]
+
+    run(server, scenario)
+
+
+def test_work_goes_on_without_the_lines(server: RedisServer) -> None:
+    """When the index of owners is lost, Hayhooks' own claim finds the jobs."""
+
+    async def scenario(store: FairRedisStore) -> None:
+        expected = {await submit(store, owner, number) for owner in ("aa", "bb") for number in range(5)}
+        await store.redis.delete(*await index_keys(store))
+        assert {(await claimed(store)).run_id for _ in range(10)} == expected
+
+    run(server, scenario)
+
+
+def test_unreadable_job_is_set_aside(server: RedisServer) -> None:
+    """A damaged record does not keep its owner's other jobs waiting."""
+
+    async def scenario(store: FairRedisStore) -> None:
+        broken, good = await submit(store, "aa", 1), await submit(store, "aa", 2)
+        await store.redis.hset(store.keys.control(broken), "status", "nonsense")
+        assert (await claimed(store)).run_id == good
+        assert await claim(store) is None
+
+    run(server, scenario)
+
+
+def test_replayed_submission_is_not_queued_again(server: RedisServer) -> None:
+    """The same key and work twice is one job, also when the first is finished."""
+
+    async def scenario(store: FairRedisStore) -> None:
+        run_id = await submit(store, "aa", 1)
+        await submit(store, "aa", 1)
+        control = await claimed(store)
+        await store.transition(run_id, Complete(control.fence, "w", 0, b"{}"))
+        await submit(store, "aa", 1)
+        assert await claim(store) is None
+        stored = await store.read_control(run_id)
+        assert stored is not None
+        assert stored.status is ExecutionStatus.COMPLETED
+
+    run(server, scenario)
+
+
+def test_an_outage_is_said_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """While Redis is away every call is an error soon, and the log has a line at the begin and one at the end."""
+    monkeypatch.setattr(redis_client, "PAUSE_SECONDS", 0.01)
+
+    async def scenario(store: FairRedisStore) -> None:
+        watched = RedisOutage().watch(store)
+        run_id = await submit(watched, "aa", 1)
+        shop.kill()
+        for _ in range(20):
+            with pytest.raises(ExecutionStoreError):
+                await watched.read_control(run_id)
+        shop.start()
+        control = await watched.read_control(run_id)
+        assert control is not None
+        assert (await claimed(watched)).run_id == run_id
+
+    with redis_server() as shop, caplog.at_level(logging.WARNING, "serve.jobs.redis_client"):
+        run(shop, scenario)
+    lines = [record.getMessage() for record in caplog.records if record.name == "serve.jobs.redis_client"]
+    assert len(lines) == 2
+    assert lines[0].startswith("Redis is away")
+    assert lines[1].startswith("Redis answers again")
+
+
+def test_loss_of_all_data_is_said(server: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
+    """When Redis comes back empty the log says once that accepted jobs are gone, and new jobs run."""
+
+    async def scenario(store: FairRedisStore) -> None:
+        await submit(store, "aa", 1)
+        server.flush()
+        for _ in range(3):
+            await store.maintain(max_run_attempts=100, attempts_error=b'"exhausted"')
+            await store.operational_counts(revision="v1")
+        run_id = await submit(store, "aa", 2)
+        assert (await claimed(store)).run_id == run_id
+
+    with caplog.at_level(logging.WARNING, "serve.jobs.redis_store"):
+        run(server, scenario)
+    assert ["lost its data" in record.getMessage() for record in caplog.records].count(True) == 1
