@@ -1,0 +1,60 @@
+"""What the commands of `thresher` share: where they print, how they end, an option or two."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from settings import Settings
+
+out = Console()
+err = Console(stderr=True)
+
+Tenant = Annotated[str, typer.Option("--tenant", "-t", help="Whose documents.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for other programs.")]
+
+_OWN_MODULES = ("components", "modes", "registry", "serve", "settings")
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """
+    Print our own errors in one line and end with status 1.
+
+    They say what to do; anything else is a bug and shows its traceback.
+    """
+    try:
+        yield
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in _OWN_MODULES:
+            raise
+        err.print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True)
+        raise typer.Exit(1) from None
+
+
+def quiet_settings() -> Settings:
+    """
+    Read the settings and log warnings only, for what a command prints is its output.
+
+    :returns: the settings.
+    """
+    from serve.telemetry import configure_logging
+
+    settings = Settings.load()
+    configure_logging("DEBUG" if settings.log_level == "DEBUG" else "WARNING")
+    return settings
+
+
+def print_json(value: Any) -> None:
+    """
+    Print a value as JSON, as it is, whatever the width of the terminal.
+
+    :param value: what `json` can write.
+    """
+    import json
+    import sys
+
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
