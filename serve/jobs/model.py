@@ -1,46 +1,79 @@
-"""Job and JobStatus: a job as its owner sees it, and the records that it is made from."""
+"""What a job is: the sources that it carries, what became of each, and the job as its owner sees it."""
 
-import json
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
-from hayhooks.durable.engine import ExecutionControl, ExecutionStatus, PayloadKind
-from hayhooks.durable.store import StoredExecution
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
-
-class JobInput(BaseModel):
-    """What the durable execution carries: a reference to the spool."""
-
-    job_id: str
-    tenant_id: str
-    total: int
+SOURCES_SHOWN = 100
 
 
-class DocumentError(BaseModel):
-    """A document that could not be indexed, and why."""
+class StagedFile(BaseModel):
+    """A file that was posted; its content is kept under its hash. `content_type` is what the client declared."""
+
+    name: str
+    sha256: str
+    size: int
+    content_type: str | None = None
+
+
+class Source(BaseModel):
+    """
+    One thing that was posted, which becomes one document: a text or a file.
+
+    Sources of a job that indexes anew have neither; they name documents that are there.
+    """
+
+    id: str
+    title: str | None = None
+    meta: dict[str, Any] = Field(default_factory=dict)
+    accepted_at: float
+    text: str | None = None
+    file: StagedFile | None = None
+
+    @model_validator(mode="after")
+    def _not_both(self) -> "Source":
+        if self.text is not None and self.file is not None:
+            raise ValueError("a source is a text or a file, not both")
+        return self
+
+
+class LoadedSource(Source):
+    """A source with what its file holds."""
+
+    content: bytes | None = Field(None, repr=False)
+
+
+class SourceStatus(StrEnum):
+    """What became of a source."""
+
+    PENDING = "pending"
+    OK = "ok"
+    SKIPPED = "skipped"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class SourceResult(BaseModel):
+    """
+    What became of one source, and why.
+
+    Also what went well may have a reason: that nothing had changed, or what was left out. `name` is the file's.
+    """
 
     document_id: str
-    error: str
+    name: str | None = None
+    status: SourceStatus
+    reason: str | None = None
+    chunks: int = 0
 
 
-class JobState(BaseModel):
-    """
-    The checkpoint of a job, saved after each batch.
+class JobKind(StrEnum):
+    """What a job does with its sources."""
 
-    `cursor` counts the documents that are finished, well or not. `starts` counts the attempts that began at
-    this cursor and `retries` the transient faults since it was reached; each batch sets both back to 0.
-    """
-
-    cursor: int = 0
-    documents_ok: int = 0
-    documents_failed: int = 0
-    chunks_ok: int = 0
-    errors: list[DocumentError] = Field(default_factory=list)
-    error: str | None = None
-    started_at_ms: int | None = None
-    starts: int = 0
-    retries: int = 0
+    INGEST = "ingest"
+    REINDEX = "reindex"
 
 
 class JobStatus(StrEnum):
@@ -57,34 +90,55 @@ class JobStatus(StrEnum):
         return self in (JobStatus.DONE, JobStatus.FAILED, JobStatus.CANCELLED)
 
 
-STATUSES = {
-    ExecutionStatus.QUEUED: JobStatus.PENDING,
-    ExecutionStatus.WAITING: JobStatus.PENDING,
-    ExecutionStatus.RUNNING: JobStatus.RUNNING,
-    ExecutionStatus.COMPLETED: JobStatus.DONE,
-    ExecutionStatus.FAILED: JobStatus.FAILED,
-    ExecutionStatus.CANCELED: JobStatus.CANCELLED,
-}
-
-
-class Job(BaseModel):
+class JobInput(BaseModel):
     """
-    An ingestion job as its owner sees it.
+    What is kept of a job as long as it is known: the row that the spool has of it.
 
-    `errors` names the first 100 documents that could not be indexed; `documents_failed` counts all of them.
-    `error` says why a failed job failed.
+    A retry is a new run of the same job. `documents_ok`, `documents_skipped` and `chunks_ok` count what earlier runs
+    have done for good; `finished_at` is set while no run is under way.
     """
 
     job_id: str
     tenant_id: str
+    kind: JobKind = JobKind.INGEST
+    pipeline: str = "ingest"
+    request_id: str = ""
+    body_digest: str = ""
+    total: int
+    created_at: float
+    run: int = 0
+    documents_ok: int = 0
+    documents_skipped: int = 0
+    chunks_ok: int = 0
+    finished_at: float | None = None
+
+    @property
+    def run_id(self) -> str:
+        """The name of the present run's execution; the time keeps it apart from a job of this id long ago."""
+        return f"{self.job_id}-{int(self.created_at * 1_000_000):x}-{self.run}"
+
+
+class Job(BaseModel):
+    """
+    A job as its owner sees it.
+
+    `sources` holds the outcome of every source where there are at most 100 of them, else the first 100 that failed
+    or were skipped; in lists of jobs it is empty. `error` says why a failed job failed.
+    """
+
+    job_id: str
+    tenant_id: str
+    kind: JobKind = JobKind.INGEST
+    pipeline: str = "ingest"
     status: JobStatus
     total: int
     documents_ok: int = 0
+    documents_skipped: int = 0
     documents_failed: int = 0
     chunks_ok: int = 0
     progress: float = Field(default=0.0, ge=0.0, le=1.0)
     error: str | None = None
-    errors: list[DocumentError] = Field(default_factory=list)
+    sources: list[SourceResult] = Field(default_factory=list)
     attempts: int = 0
     request_id: str = ""
     created_at: datetime
@@ -92,57 +146,20 @@ class Job(BaseModel):
     finished_at: datetime | None = None
 
 
-def job_from_stored(stored: StoredExecution, request_id: str) -> Job:
-    """
-    :param stored: an execution with its private payloads.
-    :param request_id: the request that brought the job.
-    :returns: the job as its owner sees it.
-    """
-    request = JobInput.model_validate_json(stored.payloads[PayloadKind.INPUT])
-    checkpoint = stored.payloads.get(PayloadKind.CHECKPOINT)
-    state = JobState() if checkpoint is None else JobState(**json.loads(checkpoint)["application_state"])
-    failure = stored.payloads.get(PayloadKind.ERROR)
-    return job_from_parts(stored.control, request, state, request_id, failure)
+class PostponeError(Exception):
+    """Raised by the work on a job that can't go on yet, without anything being wrong."""
+
+    def __init__(self, seconds: float) -> None:
+        """
+        :param seconds: when the job shall be tried again.
+        """
+        super().__init__(f"not before {seconds:g} s")
+        self.seconds = seconds
 
 
-def job_from_parts(
-    control: ExecutionControl,
-    request: JobInput,
-    state: JobState,
-    request_id: str,
-    failure: bytes | None = None,
-) -> Job:
+class JobInterrupted(BaseException):
     """
-    :param control: where the execution stands.
-    :param request: what was submitted.
-    :param state: the last checkpoint.
-    :param request_id: the request that brought the job.
-    :param failure: Hayhooks' record of a failure.
-    :returns: the job as its owner sees it.
+    Ends the work on a batch: the job was cancelled, or another process has it.
+
+    Not an `Exception`, as a pipeline wraps those and a component may take them for a fault of the document.
     """
-    status = STATUSES[control.status]
-    error = None
-    if status is JobStatus.FAILED:
-        # Hayhooks keeps a type and a general message; what the runner wrote down says more.
-        error = state.error or (json.loads(failure)["message"] if failure else "the job failed")
-    return Job(
-        job_id=control.run_id,
-        tenant_id=request.tenant_id,
-        status=status,
-        total=request.total,
-        documents_ok=state.documents_ok,
-        documents_failed=state.documents_failed,
-        chunks_ok=state.chunks_ok,
-        progress=state.cursor / request.total,
-        error=error,
-        errors=state.errors,
-        attempts=control.run_attempt,
-        request_id=request_id,
-        created_at=_time(control.created_at_ms),
-        started_at=None if state.started_at_ms is None else _time(state.started_at_ms),
-        finished_at=_time(control.updated_at_ms) if status.finished else None,
-    )
-
-
-def _time(milliseconds: int) -> datetime:
-    return datetime.fromtimestamp(milliseconds / 1_000, UTC)

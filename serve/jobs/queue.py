@@ -15,16 +15,16 @@ from hayhooks.durable import DurableDeployment, ExecutionStore, RuntimeConfig, S
 from hayhooks.durable.engine import ExecutionControl, ExecutionNotFoundError, ExecutionStatus
 from hayhooks.durable.store import ExecutionAdmissionError, ExecutionStoreError, SubmissionResult
 
-from serve.jobs.database import JobDatabase
-from serve.jobs.model import (
+from serve.jobs.before_model import (
     Job,
     JobInput,
     JobState,
     job_from_parts,
     job_from_stored,
 )
+from serve.jobs.before_spool import Document, JobSpool, SqliteJobSpool
+from serve.jobs.database import JobDatabase
 from serve.jobs.runner import Bind, JobRunner, Work, is_transient
-from serve.jobs.spool import Document, JobSpool, SqliteJobSpool
 from serve.jobs.store import SqliteExecutionStore
 
 T = TypeVar("T")

@@ -12,9 +12,9 @@ from hayhooks.durable import DurableContext, DurableExecutionCancelledError
 from hayhooks.durable.engine import ExecutionLeaseLostError
 from hayhooks.durable.store import ExecutionStoreError
 
+from serve.jobs.before_model import DocumentError, JobInput, JobState
+from serve.jobs.before_spool import Document, JobSpool
 from serve.jobs.gate import BatchGate
-from serve.jobs.model import DocumentError, JobInput, JobState
-from serve.jobs.spool import Document, JobSpool
 
 T = TypeVar("T")
 Work = Callable[[list[Document], str], int]

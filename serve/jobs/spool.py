@@ -1,137 +1,155 @@
-"""JobSpool: the documents of a job until it is done, as Hayhooks limits what an execution carries to 1 MB."""
+"""
+What `JobQueue` keeps its jobs in: a store of executions for the engine, and a spool for all that is large or ours.
 
-import json
-import sqlite3
-import time
-from collections.abc import Iterable
-from typing import Any, Protocol
+Hayhooks limits what an execution carries to 1 MB, so it carries only the name of a job.
+"""
 
-from serve.jobs.database import JobDatabase
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import BinaryIO, Protocol
 
-Document = dict[str, Any]
+from hayhooks.durable import ExecutionStore
+
+from serve.jobs.model import JobInput, Source, SourceResult, SourceStatus
+
+
+class FairStore(ExecutionStore, Protocol):
+    """
+    A store of executions that gives each owner its fair turn, and knows who waits.
+
+    Of what is due, `claim` takes the oldest execution of the owner who has fewest running or was served longest ago.
+    """
+
+    async def nonterminal_of(self, owner_id: str) -> int:
+        """Count the executions of an owner that have not ended."""
+
+    async def others_wait(self, owner_id: str, *, revision: str) -> bool:
+        """Say whether an execution of another owner is queued and due."""
 
 
 class JobSpool(Protocol):
-    """Where documents wait for their job."""
-
-    async def open(self) -> None:
-        """Make ready what the spool needs."""
-
-    async def put(self, job_id: str, documents: list[Document], request_id: str) -> None:
-        """Keep the documents of a new job durably."""
-
-    async def batch(self, job_id: str, start: int, count: int) -> list[Document]:
-        """Give documents of a job from a position on."""
-
-    async def request_id(self, job_id: str) -> str:
-        """Give the id of the request that brought the job, or ""."""
-
-    async def drop_documents(self, job_ids: Iterable[str]) -> None:
-        """Forget the documents of jobs, but not their request ids."""
-
-    async def known_jobs(self, *, older_than_seconds: float) -> dict[str, bool]:
-        """Give the ids of all jobs known for that long, and whether documents of them are kept."""
-
-    async def forget(self, job_ids: Iterable[str]) -> None:
-        """Forget all about these jobs."""
-
-
-class SqliteJobSpool:
     """
-    A spool in the job database.
+    Where the sources of jobs wait, and where their outcomes and the jobs' rows are kept.
 
-    Usage example:
-    ```python
-    spool = SqliteJobSpool(JobDatabase(Path("data/jobs.sqlite3")))
-    await spool.open()
-    await spool.put(job_id, [{"id": "a", "text": "Some text.", "title": None, "meta": {}}], request_id)
-    first_sixteen = await spool.batch(job_id, 0, 16)
-    ```
+    Every method is atomic: after a crash it has happened or not. What is written is durable when it returns. All of
+    them raise `hayhooks.durable.store.ExecutionStoreError` when the store fails; a repetition is then harmless.
+    Positions count a job's sources from 0 in the order in which they were posted.
     """
 
-    def __init__(self, database: JobDatabase) -> None:
-        """
-        :param database: the file.
-        """
-        self._database = database
-
     async def open(self) -> None:
-        await self._database.open()
+        """Make ready what the spool needs; may be repeated after it failed."""
 
-    async def put(self, job_id: str, documents: list[Document], request_id: str) -> None:
+    async def close(self) -> None:
+        """Give back what `open` took."""
+
+    async def put(self, job: JobInput, sources: Sequence[Source], files: Mapping[str, BinaryIO]) -> bool:
         """
-        Keep the documents of a new job, in one durable commit.
+        Keep a new job, unless there is one of its id.
 
-        :param job_id: a new id.
-        :param documents: JSON values.
-        :param request_id: the id of the request that brought them.
-        :raises ValueError: when a document has a number that JSON doesn't know (NaN, infinity).
-        :raises TypeError: when a document is no JSON value.
+        Files are kept apart for each `(job_id, body_digest)`, so that two bodies sent under one idempotency key at
+        the same time spoil nothing of each other; the row is written last and decides. Files of the one that comes
+        too late are removed again, unless its digest is that of the job that is there.
+
+        :param job: the row, with `run` 0.
+        :param sources: as many as `job.total`.
+        :param files: contents by SHA-256, read from their beginning; all that `sources` name.
+        :returns: False when a job of this id is there already; nothing of it is changed.
         """
 
-        def insert(db: sqlite3.Connection) -> None:
-            db.execute(
-                "INSERT INTO spooled_jobs (job_id, request_id, spooled_at) VALUES (?, ?, ?)",
-                (job_id, request_id, int(time.time())),
-            )
-            # ASCII JSON also holds what UTF-8 can't: lone surrogates, which come in by JSON escapes.
-            db.executemany(
-                "INSERT INTO spooled_documents (job_id, position, document) VALUES (?, ?, ?)",
-                (
-                    (job_id, position, json.dumps(document, allow_nan=False))
-                    for position, document in enumerate(documents)
-                ),
-            )
+    async def get(self, job_id: str) -> JobInput | None:
+        """Give the row of a job."""
 
-        await self._database.write(insert)
-
-    async def batch(self, job_id: str, start: int, count: int) -> list[Document]:
+    async def jobs(self, tenant_id: str, limit: int, cursor: str | None) -> tuple[list[JobInput], str | None]:
         """
+        Give a page of a tenant's jobs, the newest first.
+
+        :param tenant_id: whose jobs.
+        :param limit: how many at most.
+        :param cursor: what the page before gave.
+        :returns: the rows, and a cursor for the next page or None where there is none.
+        :raises ValueError: when the cursor is none of this spool's.
+        """
+
+    async def unfinished(self, created_before: float) -> list[JobInput]:
+        """Give the rows without `finished_at`, of all tenants, created before a time."""
+
+    async def batch(self, job_id: str, start: int, count: int) -> list[tuple[int, Source]]:
+        """
+        Give the next sources that are kept.
+
+        A run works on what is kept: `finish` drops what was done, so a retry meets only the rest.
+
         :param job_id: a job.
-        :param start: the position of the first document, counted from 0.
-        :param count: how many documents to give at most.
-        :returns: the documents in the order in which they were posted.
+        :param start: a position.
+        :param count: how many sources to give at most.
+        :returns: the first kept sources at or behind `start` with their positions, in order.
         """
-        rows = await self._database.read(
-            lambda db: db.execute(
-                "SELECT document FROM spooled_documents WHERE job_id = ? AND position >= ? AND position < ?"
-                " ORDER BY position",
-                (job_id, start, start + count),
-            ).fetchall()
-        )
-        return [json.loads(document) for (document,) in rows]
 
-    async def request_id(self, job_id: str) -> str:
-        row = await self._database.read(
-            lambda db: db.execute(
-                "SELECT request_id FROM spooled_jobs WHERE job_id = ?", (job_id,)
-            ).fetchone()
-        )
-        return "" if row is None else row[0]
+    async def content(self, job: JobInput, sha256: str) -> bytes | None:
+        """Give the content of a file of a job; None when it is gone."""
 
-    async def drop_documents(self, job_ids: Iterable[str]) -> None:
-        rows = [(job_id,) for job_id in job_ids]
-        await self._database.write(
-            lambda db: db.executemany("DELETE FROM spooled_documents WHERE job_id = ?", rows)
-        )
+    async def put_results(self, job_id: str, results: Mapping[int, SourceResult]) -> None:
+        """Note what became of sources, by position, in place of what was noted before."""
 
-    async def known_jobs(self, *, older_than_seconds: float) -> dict[str, bool]:
+    async def sources(
+        self, job_id: str, start: int, limit: int, status: Collection[SourceStatus] | None = None
+    ) -> list[tuple[int, SourceResult]]:
         """
-        :param older_than_seconds: leaves out jobs that came later.
-        :returns: the ids of jobs, and whether documents of them are kept.
-        """
-        latest = time.time() - older_than_seconds
-        rows = await self._database.read(
-            lambda db: db.execute(
-                "SELECT job_id, EXISTS (SELECT 1 FROM spooled_documents AS d WHERE d.job_id = j.job_id)"
-                " FROM spooled_jobs AS j WHERE spooled_at <= ?",
-                (latest,),
-            ).fetchall()
-        )
-        return {job_id: bool(has_documents) for job_id, has_documents in rows}
+        Give what became of a job's sources.
 
-    async def forget(self, job_ids: Iterable[str]) -> None:
-        rows = [(job_id,) for job_id in job_ids]
-        await self._database.write(
-            lambda db: db.executemany("DELETE FROM spooled_jobs WHERE job_id = ?", rows)
-        )
+        A kept source without an outcome is given as `PENDING`, with its document id and file name.
+
+        :param job_id: a job.
+        :param start: the first position to give.
+        :param limit: how many to give at most.
+        :param status: gives only sources that have one of these.
+        :returns: positions and outcomes, in order.
+        """
+
+    async def finish(self, job: JobInput) -> None:
+        """
+        Note that a run has ended, however it did.
+
+        Sets `finished_at` to now, and drops sources whose outcome is `OK` or `SKIPPED` and files that none of the
+        others names. The others are kept for the spool's `staged_ttl` seconds, the row and the outcomes for its
+        `job_ttl` seconds. Does nothing where the job is gone, or its `run` is no longer that of `job`.
+        """
+
+    async def reopen(self, job: JobInput, request_id: str) -> JobInput | None:
+        """
+        Begin the next run of a finished job.
+
+        Forgets outcomes other than `OK` and `SKIPPED`, counts those into `documents_ok`, `documents_skipped` and
+        `chunks_ok`, raises `run` by one, sets `request_id`, and clears `finished_at` and with it all expiry. Where the
+        `run` is no longer that of `job`, somebody was quicker: changes nothing.
+
+        :param job: the row of a finished job.
+        :param request_id: the id of the request that asks for the retry.
+        :returns: the row as it then is, or None when fewer sources are kept than are to be done.
+        """
+
+    async def forget(self, job_id: str) -> None:
+        """Forget all about a job: row, sources, files and outcomes."""
+
+    async def expire(self) -> None:
+        """
+        Delete what has outlived its time, and files that a crash left without a row.
+
+        Called at the start and then every few minutes, by every process that works on jobs. A store with expiry of its
+        own has little to do here.
+        """
+
+    async def mark_deleted(self, tenant_id: str, document_id: str | None) -> None:
+        """
+        Remember that a document was deleted now; None stands for all documents of the tenant.
+
+        Kept at least as long as any job is known that was created before.
+        """
+
+    async def deleted_since(self, tenant_id: str, document_ids: Iterable[str]) -> dict[str, float]:
+        """
+        Give when documents were last deleted, alone or with all of their tenant.
+
+        :param tenant_id: whose documents.
+        :param document_ids: which.
+        :returns: seconds since 1970 by document id; documents that were not deleted are missing.
+        """
