@@ -19,8 +19,8 @@ CLAIM_ATTEMPTS = 8
 REMEMBER_MICROSECONDS = 60_000_000
 
 # Beside Hayhooks' index of what is runnable (run id → due time) lie, for each owner, what of it is the owner's
-# (run id → creation) and the line of owners (owner → when last served). Hayhooks' own scripts write all three at
-# once, so they can't come apart.
+# (run id → creation), the line of owners (owner → when last served), and for each owner what has not ended. Hayhooks'
+# own scripts write all of them at once, so they can't come apart.
 SUBMIT = (
     _NOW_LUA
     + "local function submit()\n"
@@ -35,43 +35,46 @@ if reply[1] == 1 then
   end
   redis.call('ZADD', KEYS[4] .. ':of:' .. owner, reply[2], ARGV[4])
   redis.call('ZADD', KEYS[4] .. ':line', 'NX', 0, owner)
+  redis.call('ZADD', KEYS[5] .. ':of:' .. owner, reply[2], ARGV[4])
 end
 return reply
 """
 )
 
 # Gives the oldest due execution of the owner who was served longest ago, and sends that owner to the end of the line.
-# KEYS: runnable. ARGV: for how long an owner is remembered, how many executions are looked at.
+# With an owner it only looks, whether something of another one is due.
+# KEYS: runnable. ARGV: for how long an owner is remembered, how many executions are looked at, owner or nothing.
 PICK = """
 local time = redis.call('TIME')
 local micros = tonumber(time[1]) * 1000000 + tonumber(time[2])
 local now, line, looks = math.floor(micros / 1000), KEYS[1] .. ':line', tonumber(ARGV[2])
-local owners = redis.call('ZRANGE', line, 0, looks, 'WITHSCORES')
-for at = 1, #owners, 2 do
-  local queued = KEYS[1] .. ':of:' .. owners[at]
+
+local function first_due(queued)
   local first, page = 0, 10
-  local ids = redis.call('ZRANGE', queued, 0, page - 1)
-  if #ids == 0 and (#owners > 1000 or tonumber(owners[at + 1]) < micros - tonumber(ARGV[1])) then
-    redis.call('ZREM', line, owners[at])
-  end
-  while #ids > 0 and looks > 0 do
-    local kept = 0
+  while looks > 0 do
+    local ids = redis.call('ZRANGE', queued, first, first + page - 1)
+    if #ids == 0 then return nil, first == 0 end
     for _, id in ipairs(ids) do
       local due = redis.call('ZSCORE', KEYS[1], id)
-      if not due then
-        redis.call('ZREM', queued, id)
-      elseif tonumber(due) <= now then
-        redis.call('ZADD', line, string.format('%.0f', micros), owners[at])
-        return id
-      else
-        kept = kept + 1
-      end
+      if due and tonumber(due) <= now then return id end
+      if due then first = first + 1 else redis.call('ZREM', queued, id) end
     end
-    looks = looks - #ids
-    first, page = first + kept, 200
-    ids = redis.call('ZRANGE', queued, first, first + page - 1)
+    looks, page = looks - #ids, 200
   end
-  if looks <= 0 then return false end
+end
+
+local owners = redis.call('ZRANGE', line, 0, looks, 'WITHSCORES')
+for at = 1, #owners, 2 do
+  if owners[at] ~= ARGV[3] then
+    local id, empty = first_due(KEYS[1] .. ':of:' .. owners[at])
+    if id then
+      if not ARGV[3] then redis.call('ZADD', line, string.format('%.0f', micros), owners[at]) end
+      return id
+    end
+    if empty and (#owners > 1000 or tonumber(owners[at + 1]) < micros - tonumber(ARGV[1])) then
+      redis.call('ZREM', line, owners[at])
+    end
+  end
 end
 return false
 """
@@ -138,6 +141,25 @@ class FairRedisStore(RedisExecutionStore):
                     return plan
         return await super().claim(command)
 
+    async def nonterminal_of(self, owner_id: str) -> int:
+        """
+        :param owner_id: an owner.
+        :returns: how many of the owner's executions have not ended.
+        """
+        with redis_errors():
+            return int(await self.redis.zcard(self._unended(owner_id)))
+
+    async def others_wait(self, owner_id: str, *, revision: str) -> bool:
+        """
+        :param owner_id: an owner.
+        :param revision: of which executions.
+        :returns: whether an execution of another owner is queued and due.
+        """
+        runnable = self.keys.runnable_revision(revision)
+        with redis_errors():
+            args = [REMEMBER_MICROSECONDS, MAX_LOOKS, owner_id]
+            return await self._pick_script(keys=[runnable], args=args) is not None
+
     async def maintain(self, *, max_run_attempts: int, attempts_error: bytes) -> int:
         await self._notice_loss()
         return await super().maintain(max_run_attempts=max_run_attempts, attempts_error=attempts_error)
@@ -154,12 +176,17 @@ class FairRedisStore(RedisExecutionStore):
         if control is not None:
             owner = control.owner_id or ""
             commands.append(("ZREM", f"{indexed_revision_key}:of:{owner}", run_id))
+            if control.terminal:
+                commands.append(("ZREM", self._unended(owner), run_id))
             if control.status is ExecutionStatus.QUEUED:
                 runnable = self.keys.runnable_revision(control.definition_revision)
                 commands.append(("ZADD", f"{runnable}:of:{owner}", control.created_at_ms, run_id))
                 # Who is not in line any more has been served just now.
                 commands.append(("ZADD", f"{runnable}:line", "NX", control.updated_at_ms * 1_000, owner))
         return commands
+
+    def _unended(self, owner: str) -> str:
+        return f"{self.keys.capacity}:of:{owner}"
 
     async def _notice_loss(self) -> None:
         """Say so when Redis came back empty; jobs that were in it can't be told from such that never were."""

@@ -183,6 +183,45 @@ def test_concurrent_workers_share_the_jobs_out(server: RedisServer) -> None:
     run(server, scenario)
 
 
+def test_unended_jobs_are_counted_for_each_owner(server: RedisServer) -> None:
+    """An owner's count falls when a job is done or cancelled, and not when it is claimed or handed back."""
+
+    async def scenario(store: FairRedisStore) -> None:
+        first, second = await submit(store, "aa", 1), await submit(store, "aa", 2)
+        await submit(store, "aa", 2)
+        await submit(store, "bb", 1)
+        control = await claimed(store)
+        await release(store, control)
+        assert (await store.nonterminal_of("aa"), await store.nonterminal_of("bb")) == (2, 1)
+        await store.transition(second, RequestCancellation(0))
+        assert await store.nonterminal_of("aa") == 1
+        control = next(c for c in [await claimed(store), await claimed(store)] if c.run_id == first)
+        await store.transition(first, Complete(control.fence, "w", 0, b"{}"))
+        assert (await store.nonterminal_of("aa"), await store.nonterminal_of("nobody")) == (0, 0)
+
+    run(server, scenario)
+
+
+def test_waiting_owners_are_seen(server: RedisServer) -> None:
+    """A job that runs learns whether another owner's job is due; its own owner's don't count."""
+
+    async def scenario(store: FairRedisStore) -> None:
+        for number in range(3):
+            await submit(store, "aa", number)
+        await claimed(store)
+        assert not await store.others_wait("aa", revision="v1")
+        await submit(store, "bb", 1)
+        assert await store.others_wait("aa", revision="v1")
+        assert not await store.others_wait("aa", revision="v2")
+        control = await claimed(store)
+        assert control.owner_id == "bb"
+        retry = ScheduleRetry(control.fence, "w", 0, 60_000, 100, b'"later"', exhausted_error=b'"x"')
+        await store.transition(control.run_id, retry)
+        assert not await store.others_wait("aa", revision="v1")
+
+    run(server, scenario)
+
+
 def test_finished_jobs_leave_no_trace_in_the_lines(server: RedisServer) -> None:
     """Completed and cancelled jobs are in no owner's line any more."""
 
