@@ -1,0 +1,129 @@
+"""The client of Chroma, embedded in the process or on a server, with the bounds that Chroma itself lacks."""
+
+import contextlib
+import threading
+from pathlib import Path
+from typing import Any
+
+import chromadb
+import httpx
+from chromadb.api import ClientAPI, ServerAPI
+from chromadb.api.client import Client
+from chromadb.config import Settings as ChromaSettings
+from chromadb.config import System
+from chromadb.telemetry.product import ProductTelemetryClient
+
+try:
+    import resource
+except ImportError:  # Windows has no such limit.
+    resource = None  # type: ignore[assignment]
+
+# Chroma's cache of open indexes has this many parts, each of which holds at least one.
+_CACHE_PARTS = 64
+_FILES_PER_INDEX = 5
+# For sockets, SQLite, models and what else the process opens.
+_OTHER_FILES = 256
+
+
+class ChromaConnection:
+    """Makes the client when it is first wanted, and closes it."""
+
+    def __init__(self, path: Path | None, host: str | None, port: int, timeout: float, open_indexes: int):
+        """
+        Remember where Chroma is.
+
+        :param path: directory of the embedded database; None, without a host, keeps all in memory.
+        :param host: host of a Chroma server, instead of `path`.
+        :param port: port of that server.
+        :param timeout: seconds a call to a server may take.
+        :param open_indexes: collections whose index the embedded database keeps open.
+        """
+        self.embedded = host is None
+        self._path = path
+        self._host = host
+        self._port = port
+        self._timeout = timeout
+        self._open_indexes = open_indexes
+        self._lock = threading.Lock()
+        self._client: ClientAPI | None = None
+
+    def client(self) -> ClientAPI:
+        """
+        Give the client.
+
+        :returns: the one client.
+        """
+        with self._lock:
+            if self._client is None:
+                self._client = self._connect_server() if self._host else self._open_embedded()
+            return self._client
+
+    def close(self) -> None:
+        """Close the client if there is one."""
+        with self._lock:
+            if self._client is not None:
+                for session in _sessions(self._client) if self._host else []:
+                    session.close()
+                self._client.close()
+                self._client = None
+
+    def _connect_server(self) -> ClientAPI:
+        # Chroma's client sets no timeout and calls the server when it is made: a frozen server would hold this
+        # thread for ever. So ask first, and set the timeout after.
+        httpx.get(
+            f"http://{self._host}:{self._port}/api/v2/heartbeat", timeout=self._timeout, trust_env=False
+        )
+        settings = ChromaSettings(anonymized_telemetry=False)
+        client = chromadb.HttpClient(str(self._host), self._port, settings=settings)
+        for session in _sessions(client):
+            session.timeout = httpx.Timeout(self._timeout)
+        return client
+
+    def _open_embedded(self) -> ClientAPI:
+        settings = ChromaSettings(anonymized_telemetry=False)
+        if self._path is None:
+            return chromadb.EphemeralClient(settings)
+        self._path.mkdir(parents=True, exist_ok=True)
+        settings.persist_directory, settings.is_persistent = str(self._path), True
+        with _making:
+            known = Client._identifier_to_system.get(settings.persist_directory)
+            return Client.from_system(known or self._system(settings))
+
+    def _system(self, settings: ChromaSettings) -> System:
+        # As `PersistentClient` does it, which sizes its cache by the file limit and lets nobody say otherwise.
+        system = System(settings)
+        system.instance(ProductTelemetryClient)
+        api: Any = system.instance(ServerAPI)
+        api.hnsw_cache_size = cache_size(self._open_indexes)
+        system.start()
+        return system
+
+
+_making = threading.Lock()
+
+
+def cache_size(open_indexes: int) -> int:
+    """
+    Say how large Chroma's cache of open indexes is to be, and raise the limit of open files where it must be.
+
+    :param open_indexes: how many are wanted.
+    :returns: the number, a multiple of the cache's parts, and no more than the process may open files for.
+    """
+    wanted = max(1, -(-open_indexes // _CACHE_PARTS)) * _CACHE_PARTS
+    if resource is None:
+        return wanted
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = wanted * _FILES_PER_INDEX + _OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        raised = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
+            soft = raised
+        affordable = max(0, soft - _OTHER_FILES) // _FILES_PER_INDEX
+        wanted = max(1, min(wanted, affordable) // _CACHE_PARTS) * _CACHE_PARTS
+    return wanted
+
+
+def _sessions(client: Any) -> list[httpx.Client]:
+    # Private to Chroma, which neither bounds nor closes them; the admin client inside has a system of its own.
+    return [client._server._session, client._admin_client._server._session]

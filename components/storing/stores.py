@@ -1,0 +1,355 @@
+"""Every tenant's document store, from one Chroma client."""
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import chromadb
+from chromadb.errors import NotFoundError
+
+from components.storing import contract
+from components.storing.connecting import ChromaConnection
+from components.storing.contract import Splitting
+from components.storing.documents import TenantDocumentStore
+from components.storing.errors import UnknownTenantError, translated_errors
+from components.storing.naming import check_tenant_id
+from components.storing.store import with_deadline
+
+# Handles are small; only so many tenants are looked up in Chroma once.
+_MOST_HANDLES = 2_000
+# So long another process may read what was replaced by `thresher reindex` or dropped.
+FRESH_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class _Indexing:
+    """What this thread or task writes, and into which collection."""
+
+    tenant_id: str
+    pipeline: str
+    splitting: Splitting
+    collection: str | None
+
+
+@dataclass
+class _Handle:
+    store: TenantDocumentStore
+    checked: float = field(default_factory=time.monotonic)
+
+
+_indexing: ContextVar[_Indexing | None] = ContextVar("indexing", default=None)
+
+
+class TenantDocumentStores:
+    """
+    Every tenant's document store, from one Chroma client.
+
+    Usage example:
+    ```python
+    stores = TenantDocumentStores(path=Path("data/chroma"), embedding_model="all-MiniLM-L6-v2")
+    store = stores.get_or_create("acme")
+    store.write_documents(documents)
+    ```
+    """
+
+    def __init__(
+        self,
+        path: Path | None = None,
+        host: str | None = None,
+        port: int = 8000,
+        prefix: str = "tenant_",
+        embedding_model: str = "",
+        timeout: float = 10.0,
+        batch_size: int = 64,
+        threads: int = 4,
+        open_tenants: int = 100,
+    ) -> None:
+        """
+        Choose where the documents are; nothing is opened yet.
+
+        :param path: directory of the embedded database; one process at a time may use it.
+        :param host: host of a Chroma server, instead of `path`.
+        :param port: port of that server.
+        :param prefix: what a collection's name begins with; the tenant id follows.
+        :param embedding_model: name kept with each new collection; a collection of another model is refused.
+        :param timeout: seconds a call to Chroma may take.
+        :param batch_size: rows in one write; embedded Chroma holds the interpreter for a whole call.
+        :param threads: threads for the asynchronous methods.
+        :param open_tenants: tenants whose index the embedded database keeps in memory, rounded up to a multiple of 64.
+        """
+        self.prefix = prefix
+        self.embedding_model = embedding_model
+        self._connection = ChromaConnection(path, host, port, timeout, open_tenants)
+        self._timeout = timeout
+        self._batch_size = batch_size
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="chroma")
+        self._lock = threading.Lock()
+        self._handles: OrderedDict[str, _Handle] = OrderedDict()
+
+    @property
+    def location(self) -> str:
+        """`embedded` or `server`."""
+        return "embedded" if self._connection.embedded else "server"
+
+    def get(self, tenant_id: str) -> TenantDocumentStore:
+        """
+        Give the store of a tenant that has documents.
+
+        :param tenant_id: the tenant.
+        :returns: its store.
+        :raises InvalidTenantError: if the id has a wrong form.
+        :raises UnknownTenantError: if nothing was ingested for it.
+        :raises EmbeddingMismatchError: if another embedding model filled it.
+        """
+        return self._fresh(tenant_id) or self._open(tenant_id, create=False)
+
+    def get_or_create(self, tenant_id: str) -> TenantDocumentStore:
+        """
+        Give the store to write a tenant's documents to, making its collection when there is none.
+
+        :param tenant_id: the tenant.
+        :returns: its store.
+        :raises InvalidTenantError: if the id has a wrong form.
+        :raises EmbeddingMismatchError: if another embedding model filled it.
+        :raises SplittingMismatchError: inside `indexing`, if the pipeline split otherwise before.
+        """
+        return self._open(tenant_id, create=True)
+
+    async def get_async(self, tenant_id: str) -> TenantDocumentStore:
+        """Give the store of a tenant that has documents; see `get`."""
+        if (store := self._fresh(tenant_id)) is not None:
+            return store
+        return await with_deadline(self._executor, self._timeout, self._open, tenant_id, False)
+
+    @contextmanager
+    def indexing(
+        self, tenant_id: str, pipeline: str, splitting: Splitting, into: str | None = None
+    ) -> Iterator[None]:
+        """
+        Say which pipeline writes a tenant's documents inside the block, in this thread or task.
+
+        The collection keeps how each pipeline splits, and refuses another splitting under the same name.
+
+        :param tenant_id: the tenant.
+        :param pipeline: name of the indexing pipeline.
+        :param splitting: the settings of its splitters, by component.
+        :param into: the collection to write to, when it is not the one in use; see `Generation`.
+        :raises EmbeddingMismatchError: if another embedding model filled the collection.
+        :raises SplittingMismatchError: if the pipeline split otherwise before.
+        """
+        token = _indexing.set(_Indexing(tenant_id, pipeline, splitting, into))
+        try:
+            if into is None and (collection := self.find(tenant_id)) is not None:
+                contract.check_embedding(collection, tenant_id, self.embedding_model)
+                contract.check_splitting(collection, tenant_id, pipeline, splitting)
+            yield
+        finally:
+            _indexing.reset(token)
+
+    def drop(self, tenant_id: str) -> bool:
+        """
+        Delete everything of a tenant.
+
+        :param tenant_id: the tenant.
+        :returns: whether there was anything.
+        """
+        root = self.root(tenant_id)
+        if root is None:
+            return False
+        # The first collection goes last: while it is there, the others can be found and this can be repeated.
+        named = {(root.metadata or {}).get(key) for key in ("active", "building", "retired")}
+        for name in [*(named - {None, root.name}), root.name]:
+            self.delete_collection(name)
+        self.forget(tenant_id)
+        return True
+
+    async def drop_async(self, tenant_id: str) -> bool:
+        """Delete everything of a tenant; see `drop`."""
+        return await with_deadline(self._executor, self._timeout, self.drop, tenant_id)
+
+    def in_use(self, tenant_id: str, store: TenantDocumentStore) -> bool:
+        """
+        Say whether a store that was written to is still the one to write to.
+
+        :param tenant_id: whose it is.
+        :param store: what `get_or_create` gave.
+        :returns: False when `thresher reindex` or a deletion put another in its place meanwhile.
+        """
+        indexing = _indexing.get()
+        if indexing is not None and indexing.tenant_id == tenant_id and indexing.collection is not None:
+            return True
+        found = self.find(tenant_id)
+        return found is not None and found.id == store.rows.id
+
+    async def ping(self) -> None:
+        """
+        Ask Chroma whether it is there.
+
+        :raises DocumentStoreUnavailableError: if it does not answer within the deadline.
+        """
+
+        def heartbeat() -> None:
+            with translated_errors():
+                self._connection.client().heartbeat()
+
+        await with_deadline(self._executor, self._timeout, heartbeat)
+
+    def close(self) -> None:
+        """Close the client; the stores made by this object can't be used any more."""
+        with self._lock:
+            self._handles.clear()
+        self._connection.close()
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+    def root(self, tenant_id: str) -> chromadb.Collection | None:
+        """
+        Look up a tenant's first collection, which says which one is in use.
+
+        :param tenant_id: the tenant.
+        :returns: the collection as it is now; None when there is none.
+        """
+        return self.collection(self.prefix + check_tenant_id(tenant_id))
+
+    def find(self, tenant_id: str) -> chromadb.Collection | None:
+        """
+        Look up the collection in use of a tenant.
+
+        :param tenant_id: the tenant.
+        :returns: the collection as it is now; None when there is none.
+        """
+        root = self.root(tenant_id)
+        active = (root.metadata or {}).get("active") if root else None
+        return self.collection(active) if active else root
+
+    def collection(self, name: str) -> chromadb.Collection | None:
+        """
+        Look up a collection.
+
+        :param name: its name.
+        :returns: the collection as it is now; None when there is none.
+        """
+        with translated_errors():
+            try:
+                return self._connection.client().get_collection(name, embedding_function=None)
+            except NotFoundError:
+                return None
+
+    def create_collection(self, name: str) -> chromadb.Collection:
+        """
+        Make a collection, or look it up where it is.
+
+        :param name: its name.
+        :returns: the collection.
+        """
+        made = contract.new_collection(self.embedding_model, self._connection.embedded)
+        with translated_errors():
+            # Atomic in Chroma, unlike listing and then creating.
+            return self._connection.client().get_or_create_collection(name, **made)
+
+    def delete_collection(self, name: str) -> None:
+        """
+        Delete a collection; one that is not there is no error.
+
+        :param name: its name.
+        """
+        with translated_errors(), suppress(NotFoundError):
+            self._connection.client().delete_collection(name)
+
+    def store_over(self, collection: chromadb.Collection, tenant_id: str) -> TenantDocumentStore:
+        """
+        Wrap a collection.
+
+        :param collection: the collection.
+        :param tenant_id: whose it is.
+        :returns: the store.
+        """
+        if self._connection.embedded:
+            with translated_errors():
+                contract.write_through(collection)
+        return TenantDocumentStore(
+            collection,
+            self._connection.client(),
+            self._executor,
+            self._timeout,
+            self._batch_size,
+            forget=lambda: self.forget(tenant_id),
+        )
+
+    def forget(self, tenant_id: str) -> None:
+        """
+        Look a tenant's collection up again at its next use.
+
+        :param tenant_id: the tenant.
+        """
+        with self._lock:
+            self._handles.pop(tenant_id, None)
+
+    def _fresh(self, tenant_id: str) -> TenantDocumentStore | None:
+        with self._lock:
+            handle = self._handles.get(tenant_id)
+            if handle is None:
+                return None
+            self._handles.move_to_end(tenant_id)
+        # Embedded, nobody else changes which collection is in use.
+        if self._connection.embedded or time.monotonic() - handle.checked < FRESH_SECONDS:
+            return handle.store
+        return None
+
+    def _open(self, tenant_id: str, create: bool) -> TenantDocumentStore:
+        indexing = _indexing.get() if create else None
+        if indexing is not None and indexing.tenant_id != tenant_id:
+            indexing = None
+        if indexing is not None and indexing.collection is not None:
+            collection = self.create_collection(indexing.collection)
+            self._keep_contract(collection, indexing)
+            return self.store_over(collection, tenant_id)
+        found = self.find(tenant_id)
+        if found is None and create:
+            found = self.create_collection(self.prefix + tenant_id)
+        if found is None:
+            self.forget(tenant_id)
+            raise UnknownTenantError(
+                f"tenant '{tenant_id}' has no documents; ingest some with POST /ingest/ or `thresher ingest`"
+            )
+        contract.check_embedding(found, tenant_id, self.embedding_model)
+        if indexing is not None:
+            self._keep_contract(found, indexing)
+        return self._kept(tenant_id, found)
+
+    def _keep_contract(self, collection: chromadb.Collection, indexing: _Indexing) -> None:
+        pipeline, splitting = indexing.pipeline, indexing.splitting
+        if not contract.check_splitting(collection, indexing.tenant_id, pipeline, splitting):
+            with translated_errors():
+                contract.record_splitting(collection, pipeline, splitting)
+
+    def _kept(self, tenant_id: str, collection: chromadb.Collection) -> TenantDocumentStore:
+        with self._lock:
+            handle = self._handles.get(tenant_id)
+            if handle is not None and handle.store.rows.id == collection.id:
+                handle.checked = time.monotonic()
+                handle.store.renew(collection)
+                return handle.store
+        made = _Handle(self.store_over(collection, tenant_id))
+        with self._lock:
+            self._handles[tenant_id] = made
+            while len(self._handles) > _MOST_HANDLES:
+                self._handles.popitem(last=False)
+        return made.store
+
+
+def writer_notes(tenant_id: str) -> dict[str, Any]:
+    """
+    Say what the block `indexing` tells about the documents written inside it.
+
+    :param tenant_id: whose documents they are.
+    :returns: `pipeline`, or nothing outside of such a block.
+    """
+    indexing = _indexing.get()
+    return {"pipeline": indexing.pipeline} if indexing and indexing.tenant_id == tenant_id else {}
