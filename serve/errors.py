@@ -192,7 +192,7 @@ def _retry_after(error: Exception, status: int) -> dict[str, str] | None:
 def _message(fault: dict[str, Any]) -> str:
     if fault["type"] == "json_invalid":
         return f"the body is not valid JSON: {fault.get('ctx', {}).get('error', 'cannot be parsed')}"
-    if fault["type"] == "model_attributes_type":
+    if fault["type"] in ("model_attributes_type", "model_type") and len(fault["loc"]) == 1:
         return "the body must be a JSON object, sent with Content-Type: application/json"
     return str(fault["msg"]).removeprefix("Value error, ")
 

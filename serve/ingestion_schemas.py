@@ -2,13 +2,15 @@
 
 import math
 from collections import Counter
-from typing import Annotated, Any
+from datetime import UTC, datetime
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter, model_validator
 
 from components.filtering import CHROMA_KEYS
+from components.storing import DocumentInfo
 from components.writing import RESERVED_META
-from serve.jobs import Job
+from serve.jobs.model import Job, SourceResult
 from serve.naming import LONGEST_ID
 from serve.schemas import FilledText, Request, TenantID, Text, encodable
 
@@ -90,3 +92,87 @@ class JobList(BaseModel):
 
     items: list[Job]
     next: str | None = Field(None, description="Give it as `cursor` to get the next page; null at the end.")
+
+
+class SourceOutcome(SourceResult):
+    """What became of one document or file of a job."""
+
+    position: int = Field(description="Its place in the request, from 0.")
+
+
+class SourceList(BaseModel):
+    """Documents or files of a job, in the order in which they were sent."""
+
+    items: list[SourceOutcome]
+    next: str | None = Field(None, description="Give it as `cursor` to get the next page; null at the end.")
+
+
+class DocumentItem(BaseModel):
+    """A document that a tenant holds."""
+
+    document_id: str
+    title: str
+    chunks: int
+    source: str | None = Field(description="The name of the file it came from; null when it came as text.")
+    pipeline: str | None = Field(description="The indexing pipeline that wrote it.")
+    job_id: str | None = Field(description="The job that brought it.")
+    ingested_at: datetime | None
+    meta: dict[str, Any]
+
+    @classmethod
+    def of(cls, info: DocumentInfo) -> Self:
+        """
+        Take over what the store tells.
+
+        :param info: the document.
+        :returns: the document as the API gives it.
+        """
+        return cls(
+            document_id=info.id,
+            title=info.title,
+            chunks=info.chunks,
+            source=info.source or None,
+            pipeline=info.pipeline,
+            job_id=info.job_id,
+            ingested_at=None if info.ingested_at is None else datetime.fromtimestamp(info.ingested_at, UTC),
+            meta=info.meta,
+        )
+
+
+class DocumentList(BaseModel):
+    """Documents of a tenant."""
+
+    items: list[DocumentItem]
+    next: str | None = Field(None, description="Give it as `cursor` to get the next page; null at the end.")
+
+
+class Chunk(BaseModel):
+    """A part of a document, as it is searched."""
+
+    chunk_id: str
+    text: str
+    start: int = Field(description="Where it begins in the document's text, in characters.")
+    page: int | None = None
+    section: str | None = None
+
+
+class DocumentDetail(DocumentItem):
+    """A document with its chunks."""
+
+    items: list[Chunk] = Field(description="Chunks in the order of the text.")
+    next: str | None = Field(None, description="Give it as `cursor` to get more chunks; null at the end.")
+
+
+class DeletedDocument(BaseModel):
+    """A document that is gone."""
+
+    tenant_id: str
+    document_id: str
+    chunks: int = Field(description="How many chunks were deleted.")
+
+
+class DeletedTenant(BaseModel):
+    """A tenant that is gone."""
+
+    tenant_id: str
+    jobs_cancelled: int

@@ -3,8 +3,10 @@
 import hashlib
 import re
 import unicodedata
+from pathlib import PurePosixPath
 
 LONGEST_ID = 512
+_LONGEST_SUFFIX = 16
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _DRIVE = re.compile(r"[A-Za-z]:")
@@ -26,7 +28,7 @@ def id_of_file(name: str) -> str:
 
     :param name: the name as it was sent; may be a path, of any system.
     :returns: the id: the path with `/`, without what leads out of a folder and without control characters, in Unicode's
-        NFC; one of more than 512 characters is cut and ends in a hash. Empty where nothing is left.
+        NFC; one of more than 512 characters is cut and has a hash before its suffix. Empty where nothing is left.
     """
     plain = unicodedata.normalize("NFC", _CONTROL.sub("", name)).replace("\\", "/")
     parts = [part.strip() for part in plain.split("/")]
@@ -35,5 +37,6 @@ def id_of_file(name: str) -> str:
     path = "/".join(part for part in parts if part not in ("", ".", ".."))
     if len(path) <= LONGEST_ID:
         return path
-    digest = hashlib.sha256(path.encode("utf-8", "replace")).hexdigest()[:32]
-    return f"{path[: LONGEST_ID - len(digest) - 1]}-{digest}"
+    suffix = PurePosixPath(path).suffix[:_LONGEST_SUFFIX]
+    end = f"-{hashlib.sha256(path.encode('utf-8', 'replace')).hexdigest()[:32]}{suffix}"
+    return path[: LONGEST_ID - len(end)] + end

@@ -1,0 +1,243 @@
+"""The work of a job's batch: from the sources that were sent to chunks in the tenant's store.
+
+A batch may come twice, after a fault or a crash: what it wrote the first time is recognised and left as it is.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from typing import Any
+
+from haystack import Document
+from haystack.dataclasses import ByteStream
+
+from components.converting.errors import EmptySourceError, SourceError
+from components.storing import DocumentState, IndexMismatchError, UnknownTenantError
+from modes.indexing import IndexingPipeline, IndexingResult
+from modes.mode import UnsupportedInputError
+from registry import ModeRegistry
+from serve.jobs.model import JobInput, LoadedSource, PostponeError, SourceResult, SourceStatus
+from serve.jobs.runner import JobFailedError
+
+UNCHANGED = "unchanged"
+NO_TEXT = "no text to index"
+LATER_HELD = "a later version of the document is there already"
+DELETED = "the document was deleted after it was sent"
+# How long a job waits before it looks whether its pipeline's file was mended.
+_MEND_SECONDS = 30.0
+
+logger = logging.getLogger("thresher.indexing")
+
+Deleted = Callable[[str, Collection[str]], Mapping[str, float]]
+"""Given a tenant and document ids: when those were deleted that were, in seconds since 1970."""
+
+
+class UnknownPipelineError(LookupError):
+    """There is no indexing pipeline of this name; the message lists those there are."""
+
+
+class BrokenPipelineError(LookupError):
+    """The indexing pipeline's file has faults; the message lists them."""
+
+
+class Indexer:
+    """
+    Works on the batches of jobs.
+
+    Usage example:
+    ```python
+    indexer = Indexer(registry, deleted=lambda tenant_id, ids: {})
+    results = indexer.work(job, sources)
+    ```
+    """
+
+    def __init__(self, registry: ModeRegistry, deleted: Deleted) -> None:
+        """
+        Create the indexer.
+
+        :param registry: has the indexing pipelines, and the stores that they write to.
+        :param deleted: says which documents were deleted since they were accepted.
+        """
+        self._registry = registry
+        self._stores = registry.resources.document_stores
+        self._deleted = deleted
+
+    def work(self, job: JobInput, sources: list[LoadedSource]) -> list[SourceResult]:
+        """
+        Index the sources of a batch.
+
+        :param job: the job that they belong to.
+        :param sources: texts, or one file.
+        :returns: for each source, in order, what became of it.
+        :raises PostponeError: if the pipeline has faults that somebody may mend.
+        :raises JobFailedError: if no source of the job can be indexed, whatever is in it.
+        """
+        pipeline = self._pipeline(job)
+        versions = [_Version(source, pipeline, job) for source in sources]
+        # Of two versions in one batch, which only texts without an id can be, the later one counts.
+        latest = {version.id: version for version in versions}
+        try:
+            with self._stores.indexing(job.tenant_id, pipeline.name, pipeline.splitting):
+                outcomes = self._index(job.tenant_id, pipeline, latest)
+        except (IndexMismatchError, UnsupportedInputError) as error:
+            raise JobFailedError(str(error)) from error
+        return [
+            outcomes[version.id]
+            if latest[version.id].fingerprint == version.fingerprint
+            else version.result(SourceStatus.SKIPPED, LATER_HELD)
+            for version in versions
+        ]
+
+    def _pipeline(self, job: JobInput) -> IndexingPipeline:
+        try:
+            return find_pipeline(self._registry, job.pipeline)
+        except BrokenPipelineError as error:
+            logger.warning("job %s waits: %s", job.job_id, error)
+            raise PostponeError(_MEND_SECONDS) from error
+        except UnknownPipelineError as error:
+            raise JobFailedError(str(error)) from error
+
+    def _index(
+        self, tenant_id: str, pipeline: IndexingPipeline, versions: dict[str, "_Version"]
+    ) -> dict[str, SourceResult]:
+        outcomes = self._without_work(tenant_id, versions)
+        todo = [version for name, version in versions.items() if name not in outcomes]
+        if todo:
+            outcomes |= self._run(tenant_id, pipeline, todo)
+            # Deleted while it was worked on.
+            outcomes |= self._deleted_since(tenant_id, {version.id: version for version in todo})
+        return outcomes
+
+    def _without_work(self, tenant_id: str, versions: dict[str, "_Version"]) -> dict[str, SourceResult]:
+        """Settle what is deleted, unchanged or superseded, which costs no conversion and no embedding."""
+        outcomes = self._deleted_since(tenant_id, versions)
+        states = self._states(tenant_id, [name for name in versions if name not in outcomes])
+        accepted_again = {}
+        for name, state in states.items():
+            version = versions[name]
+            if version.is_held(state):
+                outcomes[name] = version.result(SourceStatus.OK, version.why_held(state), state.chunks)
+                if state.accepted_at < version.accepted_at:
+                    accepted_again[name] = version.accepted_at
+            elif state.accepted_at > version.accepted_at:
+                outcomes[name] = version.result(SourceStatus.SKIPPED, LATER_HELD)
+        if accepted_again:
+            self._stores.get(tenant_id).touch(accepted_again)
+        return outcomes
+
+    def _deleted_since(self, tenant_id: str, versions: Mapping[str, "_Version"]) -> dict[str, SourceResult]:
+        """Skip what was deleted after it was accepted, and delete what an interrupted run has written of it."""
+        deleted = self._deleted(tenant_id, versions.keys())
+        late = {name: moment for name, moment in deleted.items() if moment > versions[name].accepted_at}
+        if late:
+            self._delete(tenant_id, late)
+        return {name: versions[name].result(SourceStatus.SKIPPED, DELETED) for name in late}
+
+    def _delete(self, tenant_id: str, moments: dict[str, float]) -> None:
+        with suppress(UnknownTenantError):
+            store = self._stores.get(tenant_id)
+            for name, versions in store.held_versions(moments).items():
+                old = [held.chunk_ids for held in versions if held.accepted_at <= moments[name]]
+                store.delete_documents([chunk_id for chunk_ids in old for chunk_id in chunk_ids])
+
+    def _states(self, tenant_id: str, names: list[str]) -> dict[str, DocumentState]:
+        try:
+            return self._stores.get(tenant_id).document_states(names) if names else {}
+        except UnknownTenantError:
+            return {}
+
+    def _run(
+        self, tenant_id: str, pipeline: IndexingPipeline, versions: list["_Version"]
+    ) -> dict[str, SourceResult]:
+        try:
+            result = pipeline.run(
+                tenant_id,
+                [version.document() for version in versions if version.file is None],
+                [version.stream() for version in versions if version.file is not None],
+            )
+        except SourceError as error:
+            if len(versions) > 1:
+                # Each is tried alone, which shows whose fault it is.
+                raise
+            status = SourceStatus.SKIPPED if isinstance(error, EmptySourceError) else SourceStatus.FAILED
+            return {versions[0].id: versions[0].result(status, str(error))}
+        states = self._states(tenant_id, [item.id for item in versions if not result.written.get(item.id)])
+        return {version.id: version.outcome(result, states.get(version.id)) for version in versions}
+
+
+class _Version:
+    """A source with what tells it from other versions of its document."""
+
+    def __init__(self, source: LoadedSource, pipeline: IndexingPipeline, job: JobInput) -> None:
+        self.id = source.id
+        self.accepted_at = source.accepted_at
+        self.file = source.file
+        self._source = source
+        self._pipeline = pipeline
+        self._job = job
+        self.fingerprint = self._fingerprint()
+
+    def document(self) -> Document:
+        return Document(id=self.id, content=self._source.text, meta=self._meta())
+
+    def stream(self) -> ByteStream:
+        assert self.file is not None
+        return ByteStream(self._source.content or b"", self._meta(), self.file.content_type)
+
+    def is_held(self, state: DocumentState) -> bool:
+        return state.complete and state.fingerprint == self.fingerprint
+
+    def why_held(self, state: DocumentState) -> str | None:
+        # Accepted at the same moment, it is this very source, written before the batch was interrupted.
+        return None if state.accepted_at == self.accepted_at else UNCHANGED
+
+    def outcome(self, result: IndexingResult, held: DocumentState | None) -> SourceResult:
+        note = result.notes.get(self.id)
+        if chunks := result.written.get(self.id):
+            return self.result(SourceStatus.OK, note, chunks)
+        if held is not None and held.accepted_at > self.accepted_at:
+            return self.result(SourceStatus.SKIPPED, LATER_HELD)
+        return self.result(SourceStatus.SKIPPED, note or NO_TEXT)
+
+    def result(self, status: SourceStatus, reason: str | None = None, chunks: int = 0) -> SourceResult:
+        name = self.file.name if self.file else None
+        return SourceResult(document_id=self.id, name=name, status=status, reason=reason, chunks=chunks)
+
+    def _meta(self) -> dict[str, Any]:
+        return {
+            **self._source.meta,
+            "document_id": self.id,
+            "title": self._source.title or "",
+            "accepted_at": self.accepted_at,
+            "fingerprint": self.fingerprint,
+            "job_id": self._job.job_id,
+            "source": self.file.name if self.file else "",
+        }
+
+    def _fingerprint(self) -> str:
+        source = self._source
+        content = self.file.sha256 if self.file else hashlib.sha256((source.text or "").encode()).hexdigest()
+        kind = [self.file.name, self.file.content_type] if self.file else None
+        whole = [content, kind, source.title, source.meta, self._pipeline.name, self._pipeline.fingerprint]
+        return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+
+
+def find_pipeline(registry: ModeRegistry, name: str) -> IndexingPipeline:
+    """
+    Give an indexing pipeline.
+
+    :param registry: where to look.
+    :param name: its name.
+    :returns: the pipeline.
+    :raises BrokenPipelineError: if its file has faults.
+    :raises UnknownPipelineError: if there is none.
+    """
+    if (pipeline := registry.indexing.get(name)) is not None:
+        return pipeline
+    if (faults := registry.broken.get(name)) is not None:
+        shown = "; ".join(f"line {fault.line}: {fault.message}" for fault in faults)
+        raise BrokenPipelineError(f"the indexing pipeline '{name}' could not be loaded: {shown}")
+    there = ", ".join(registry.indexing) or "none"
+    raise UnknownPipelineError(f"there is no indexing pipeline '{name[:80]}'; there are: {there}")
