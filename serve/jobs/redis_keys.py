@@ -46,9 +46,11 @@ def decode_member(member: bytes) -> tuple[int, dict[str, Any]]:
     return int(position), json.loads(data)
 
 
-def pending_outcome(source: Source) -> SourceResult:
+def pending_member(position: int, source: Source) -> tuple[str, int]:
+    # Made for each source of a request, which waits: models would take twice the time.
     name = None if source.file is None else source.file.name
-    return SourceResult(document_id=source.id, name=name, status=SourceStatus.PENDING)
+    data = {"document_id": source.id, "name": name, "status": SourceStatus.PENDING}
+    return member_of(position, data), position
 
 
 def decode_outcome(member: bytes) -> tuple[int, SourceResult]:

@@ -20,7 +20,7 @@ from serve.jobs.redis_keys import (
     listing_member,
     member_of,
     outcome_member,
-    pending_outcome,
+    pending_member,
     ranges,
     texts,
     tombstone,
@@ -180,10 +180,13 @@ class RedisJobSpool:
             # Who lost the job to another process comes too late; and what is noted of a job that is gone would stay.
             if row is None or row.finished_at is not None:
                 return
-            for position, result in results.items():
+            for first, last in ranges(sorted(results)):
                 for status in SourceStatus:
-                    pipe.zremrangebyscore(keys.outcomes(status), position, position)
-                pipe.zadd(keys.outcomes(result.status), dict([outcome_member((position, result))]))
+                    pipe.zremrangebyscore(keys.outcomes(status), first, last)
+            for status in SourceStatus:
+                new = [outcome for outcome in results.items() if outcome[1].status is status]
+                if new:
+                    pipe.zadd(keys.outcomes(status), dict(map(outcome_member, new)))
 
         with redis_errors():
             await self._redis.transaction(note, keys.row)
@@ -327,7 +330,7 @@ class RedisJobSpool:
             named = {position: source.file.sha256 for position, source in part if source.file is not None}
             async with self._redis.pipeline(transaction=False) as pipe:
                 pipe.zadd(staging.sources, {member_of(at, source.model_dump()): at for at, source in part})
-                pipe.zadd(pending, dict(outcome_member((at, pending_outcome(source))) for at, source in part))
+                pipe.zadd(pending, dict(pending_member(at, source) for at, source in part))
                 if named:
                     pipe.hset(staging.files, mapping=named)
                 for key in (staging.sources, pending, staging.files):
