@@ -1,6 +1,7 @@
 """How well chunks support a statement, and which of their sentences do."""
 
 import math
+import re
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -73,6 +74,8 @@ def taken_apart(text: str) -> Chunk:
 # A quote takes in a neighbouring sentence that adds this share of what the statement says.
 _WORTH_A_NEIGHBOUR = 0.3
 _reader = EvidenceReader()
+# Blanks and headings at the beginning of a chunk.
+_LEAD = re.compile(r"(?:\s+|#{1,6}[ \t][^\n\f]*)*")
 _GENERIC = terms(
     "answer describe detail document explain file give important information key know list main mean "
     "overview page passage point say show subject summarise summarize summary tell text thing topic write"
@@ -302,14 +305,17 @@ def page_of(document: Document, place: int = 0) -> int | None:
     """
     Say on which page a part of a chunk stands.
 
-    :param document: The chunk; a form feed in its text begins a new page.
+    :param document: The chunk; a form feed in its text begins a new page, and `page` in its metadata is
+        that of its first words below a heading.
     :param place: Where the part begins in the chunk's text.
     :returns: The page, from 1; None where the chunk names none.
     """
     page = document.meta.get("page")
     if not isinstance(page, int) or isinstance(page, bool):
         return None
-    return page + (document.content or "").count("\f", 0, place)
+    text = document.content or ""
+    # The chunk's page is that of its first words; a break before those is counted in it.
+    return page + text.count("\f", _LEAD.match(text).end(), place)  # type: ignore[union-attr]
 
 
 def section_of(document: Document) -> str | None:

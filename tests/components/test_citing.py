@@ -41,8 +41,8 @@ def test_citation_names_its_source_and_quotes_it_to_the_letter():
 
 
 def test_citation_says_page_and_section():
-    """The quote's page counts the form feeds before it; a chunk that names no page or section has none."""
-    text = "It stands in Paris.\n\fThe tower is 90 m tall.\fIt was built in 1889."
+    """A quote's page counts the page breaks since the chunk's first words; a chunk that names no page or section has none."""
+    text = "\f# Facts\n\nIt stands in Paris.\n\fThe tower is 90 m tall.\fIt was built in 1889."
     chunk = Document(content=text, meta={"document_id": "tower", "page": 3, "section": "Facts > Height"})
     (citation,) = build("It is 90 m tall [1].", documents=[chunk])["citations"]
     assert (citation["page"], citation["section"]) == (4, "Facts > Height")
