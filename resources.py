@@ -47,8 +47,8 @@ class Resources:
         Give the shared objects by the name of the `__init__` parameter that takes them.
 
         :returns: `chat_generator`, `chat_models`, `text_embedder`, `document_embedder`, `document_stores`,
-            `embedding_model` (None when embeddings are made elsewhere), `term_weights`, `max_context_chars` and
-            `default_top_k`.
+            `embedding_model` (None when embeddings are made elsewhere), `term_weights`, `max_context_chars`,
+            `default_top_k`, the limits of a conversion and `allowed_modules`.
         """
         return {
             "chat_generator": self.chat_generator,
@@ -60,6 +60,10 @@ class Resources:
             "term_weights": self.term_weights,
             "max_context_chars": self.max_context_chars,
             "default_top_k": self.settings.top_k,
+            "convert_timeout": self.settings.convert_timeout,
+            "convert_memory_mb": self.settings.convert_memory_mb,
+            "convert_max_chars": self.settings.convert_max_chars,
+            "allowed_modules": self.settings.allowed_modules,
         }
 
     @cached_property
@@ -73,6 +77,7 @@ class Resources:
             prefix=settings.collection_prefix,
             embedding_model=self.embedding_name,
             timeout=settings.chroma_timeout,
+            open_tenants=settings.max_open_tenants,
         )
 
     @property

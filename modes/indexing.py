@@ -27,8 +27,8 @@ class IndexingResult:
     """
     What became of some documents.
 
-    `written` gives the number of chunks by document id; a document that is not in it gave none. `notes` says, by
-    document id, what of a document was left out.
+    `written` gives the number of chunks by document id: 0 where a later version of the document is there already. A
+    document that is not in it gave nothing to index. `notes` says, by document id, what of a document was left out.
     """
 
     written: dict[str, int] = field(default_factory=dict)
@@ -97,8 +97,8 @@ class IndexingPipeline:
         for part in self._runs(list(documents), list(sources)):
             outputs = self._run({"tenant_id": tenant_id, **part})
             names = [item.meta["document_id"] for items in part.values() for item in items]
-            written = outputs.get("written") or {names[0]: outputs["documents_written"]}
-            result.written.update({name: count for name, count in written.items() if count})
+            written = outputs.get("written")
+            result.written.update({names[0]: outputs["documents_written"]} if written is None else written)
             result.notes.update(outputs.get("notes") or {})
         return result
 
