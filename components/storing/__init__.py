@@ -12,6 +12,7 @@ from components.storing.errors import (
     UnknownDocumentError,
     UnknownTenantError,
 )
+from components.storing.generations import Generation
 from components.storing.naming import TENANT_PATTERN, check_tenant_id
 from components.storing.records import DocumentInfo, DocumentState
 from components.storing.stores import TenantDocumentStores
@@ -23,6 +24,7 @@ __all__ = [
     "DocumentStoreError",
     "DocumentStoreUnavailableError",
     "EmbeddingMismatchError",
+    "Generation",
     "IndexMismatchError",
     "InvalidCursorError",
     "InvalidTenantError",

@@ -8,7 +8,7 @@ from typing import Any
 
 from haystack import Document
 
-from components.storing.errors import DocumentStoreError, UnknownDocumentError
+from components.storing.errors import DocumentStoreError, UnknownDocumentError, translated_errors
 from components.storing.records import (
     DocumentInfo,
     DocumentState,
@@ -42,7 +42,7 @@ class TenantDocumentStore(ChunkStore):
         rows: list[tuple[str, dict[str, Any]]] = []
         for begin in range(0, len(wanted), IDS_AT_ONCE):
             where = {"document_id": {"$in": wanted[begin : begin + IDS_AT_ONCE]}}
-            with self.calling():
+            with translated_errors():
                 found = self.rows.get(where=where, include=["metadatas"])
             rows += zip(found["ids"], found["metadatas"], strict=True)
         return held_versions(rows)
@@ -77,7 +77,7 @@ class TenantDocumentStore(ChunkStore):
             if held.head is not None and held.accepted_at < accepted_at[name]:
                 heads[held.head_id] = accepted_at[name]
         if heads:
-            with self.calling():
+            with translated_errors():
                 self.rows.update(
                     ids=list(heads), metadatas=[{"accepted_at": since} for since in heads.values()]
                 )
@@ -116,7 +116,7 @@ class TenantDocumentStore(ChunkStore):
         offset, last = _read_cursor(cursor)
         # Rows deleted since the page before move up those that follow: look for the last one seen a page earlier.
         begin = max(0, offset - limit - 1) if last else 0
-        with self.calling():
+        with translated_errors():
             found = self.rows.get(
                 where=_HEADS, limit=offset - begin + limit + 1, offset=begin, include=["metadatas"]
             )
@@ -135,7 +135,7 @@ class TenantDocumentStore(ChunkStore):
         :returns: what is known of it, and its chunks in the order of the text, without embeddings.
         :raises UnknownDocumentError: if there is none of that id.
         """
-        with self.calling():
+        with translated_errors():
             found = self.rows.get(where={"document_id": document_id}, include=["metadatas", "documents"])
         versions = held_versions(zip(found["ids"], found["metadatas"], strict=True)).get(document_id)
         if not versions:
@@ -157,7 +157,7 @@ class TenantDocumentStore(ChunkStore):
         :returns: how many chunks were deleted.
         :raises UnknownDocumentError: if there is none of that id.
         """
-        with self.calling():
+        with translated_errors():
             found = self.rows.get(where={"document_id": document_id}, include=[])["ids"]
         if not found:
             raise UnknownDocumentError(f"there is no document '{document_id}'; GET /documents lists them")

@@ -6,9 +6,8 @@ fails when two callers create a collection at once; `ChunkStore` mends the first
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import chromadb
@@ -47,7 +46,7 @@ class ChunkStore(ChromaDocumentStore):
         executor: ThreadPoolExecutor,
         timeout: float,
         batch_size: int,
-        forget: Callable[[], Any],
+        reopen: Callable[[], "ChunkStore"],
     ) -> None:
         """
         Wrap an open collection; use `TenantDocumentStores.get` or `.get_or_create`.
@@ -57,7 +56,7 @@ class ChunkStore(ChromaDocumentStore):
         :param executor: runs the asynchronous methods.
         :param timeout: seconds an asynchronous call may take.
         :param batch_size: rows written in one call.
-        :param forget: called when the collection turns out to be gone, so that the next use looks it up again.
+        :param reopen: called when the collection turns out to be gone; looks up what is in its place.
         """
         super().__init__(collection.name, distance_function=DISTANCE)
         self._client = client
@@ -65,7 +64,7 @@ class ChunkStore(ChromaDocumentStore):
         self._executor = executor
         self._timeout = timeout
         self._batch_size = batch_size
-        self._forget = forget
+        self._reopen = reopen
         # Held by who compares versions and then writes.
         self.writing = threading.Lock()
 
@@ -102,7 +101,7 @@ class ChunkStore(ChromaDocumentStore):
         """
         by_id = {document.id: document for document in documents if document.content is not None}
         if policy in (DuplicatePolicy.FAIL, DuplicatePolicy.SKIP) and by_id:
-            with self.calling():
+            with translated_errors():
                 existing = set(self.rows.get(ids=list(by_id), include=[])["ids"])
             payloads = [{"ids": [key]} for key in by_id]
             by_id = {
@@ -111,7 +110,7 @@ class ChunkStore(ChromaDocumentStore):
             }
         for part in slices(list(by_id.values()), most=self._batch_size):
             rows = [self._convert_document_to_chroma(document) for document in part]
-            with self.calling():
+            with translated_errors():
                 self.rows.upsert(
                     ids=[row["ids"][0] for row in rows if row],
                     documents=[row["documents"][0] for row in rows if row],
@@ -132,7 +131,16 @@ class ChunkStore(ChromaDocumentStore):
         :returns: for each embedding its documents, best first, with similarity scores and without embeddings.
         :raises InvalidFilterError: if the filters can't be read.
         """
-        with self.calling():
+        try:
+            return self._search(query_embeddings, top_k, filters)
+        except UnknownTenantError:
+            # Meanwhile `thresher reindex` put another collection in its place, or somebody dropped the tenant.
+            return self._reopen()._search(query_embeddings, top_k, filters)
+
+    def _search(
+        self, query_embeddings: list[list[float]], top_k: int, filters: dict[str, Any] | None
+    ) -> list[list[Document]]:
+        with translated_errors():
             result = self.rows.query(
                 query_embeddings=query_embeddings,
                 n_results=top_k,
@@ -158,7 +166,7 @@ class ChunkStore(ChromaDocumentStore):
         :param document_ids: the ids.
         """
         for part in slices(document_ids, most=self._batch_size):
-            with self.calling():
+            with translated_errors():
                 self.rows.delete(ids=list(part))
 
     async def count_documents_async(self) -> int:
@@ -187,21 +195,6 @@ class ChunkStore(ChromaDocumentStore):
 
     def close(self) -> None:
         """Do nothing: the client is shared and closed by `TenantDocumentStores`."""
-
-    @contextmanager
-    def calling(self) -> Iterator[None]:
-        """
-        Call Chroma, with its errors told in our words.
-
-        :raises DocumentStoreError: see `translated_errors`.
-        """
-        try:
-            with translated_errors():
-                yield
-        except UnknownTenantError:
-            # Another process dropped or replaced the tenant's collection.
-            self._forget()
-            raise
 
     async def off_loop(self, call: Callable[..., T], *args: Any) -> T:
         """

@@ -18,7 +18,7 @@ from components.storing import contract
 from components.storing.connecting import ChromaConnection
 from components.storing.contract import Splitting
 from components.storing.documents import TenantDocumentStore
-from components.storing.errors import UnknownTenantError, translated_errors
+from components.storing.errors import UnknownDocumentError, UnknownTenantError, translated_errors
 from components.storing.naming import check_tenant_id
 from components.storing.store import with_deadline
 
@@ -26,6 +26,8 @@ from components.storing.store import with_deadline
 _MOST_HANDLES = 2_000
 # So long another process may read what was replaced by `thresher reindex` or dropped.
 FRESH_SECONDS = 5.0
+# So long a question may hold a collection between looking it up and searching it.
+IN_FLIGHT_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,11 @@ class TenantDocumentStores:
     def location(self) -> str:
         """`embedded` or `server`."""
         return "embedded" if self._connection.embedded else "server"
+
+    @property
+    def seconds_until_noticed(self) -> float:
+        """How long a reader, in another process too, may go on with a collection that is no longer in use."""
+        return IN_FLIGHT_SECONDS if self._connection.embedded else FRESH_SECONDS + self._timeout
 
     def get(self, tenant_id: str) -> TenantDocumentStore:
         """
@@ -187,6 +194,34 @@ class TenantDocumentStores:
             return True
         found = self.find(tenant_id)
         return found is not None and found.id == store.rows.id
+
+    def delete_document(self, tenant_id: str, document_id: str) -> int:
+        """
+        Delete a document with all its chunks, from a collection that is being filled for `thresher reindex` too.
+
+        :param tenant_id: whose it is.
+        :param document_id: which one.
+        :returns: how many chunks were deleted.
+        :raises UnknownTenantError: if the tenant has no documents.
+        :raises UnknownDocumentError: if there is none of that id.
+        """
+        store = self._open(tenant_id, create=False)
+        deleted = store.delete_document(document_id)
+        # Looked up after the deletion, so that one of the two sees the other.
+        root = self.root(tenant_id)
+        metadata = (root.metadata or {}) if root else {}
+        others = {str(metadata[key]) for key in ("building", "active") if key in metadata}
+        for name in others - {store.collection_name}:
+            if (collection := self.collection(name)) is not None:
+                with suppress(UnknownDocumentError):
+                    self.store_over(collection, tenant_id).delete_document(document_id)
+        return deleted
+
+    async def delete_document_async(self, tenant_id: str, document_id: str) -> int:
+        """Delete a document; see `delete_document`."""
+        return await with_deadline(
+            self._executor, self._timeout, self.delete_document, tenant_id, document_id
+        )
 
     async def ping(self) -> None:
         """
@@ -279,7 +314,7 @@ class TenantDocumentStores:
             self._executor,
             self._timeout,
             self._batch_size,
-            forget=lambda: self.forget(tenant_id),
+            reopen=lambda: self._open(tenant_id, create=False),
         )
 
     def forget(self, tenant_id: str) -> None:
