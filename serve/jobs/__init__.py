@@ -1,6 +1,51 @@
-"""Ingestion jobs that no crash loses: `JobQueue` is the port, hayhooks.durable with our SQLite store the engine."""
+"""Ingestion jobs that no crash loses: `JobQueue` is the port, hayhooks.durable with our own stores the engine."""
 
-from serve.jobs.before_model import DocumentError, Job, JobStatus
-from serve.jobs.queue import JobQueue, QueueFullError, QueueUnavailableError
+from serve.jobs.backend import JobBackend, sqlite_backend
+from serve.jobs.errors import (
+    IdempotencyConflictError,
+    JobNotFoundError,
+    NothingToRetryError,
+    QueueFullError,
+    QueueUnavailableError,
+    SourcesGoneError,
+    TenantQueueFullError,
+)
+from serve.jobs.model import (
+    Job,
+    JobInput,
+    JobInterrupted,
+    JobKind,
+    JobStatus,
+    LoadedSource,
+    PostponeError,
+    Source,
+    SourceResult,
+    SourceStatus,
+    StagedFile,
+)
+from serve.jobs.queue import JobQueue, Submission
 
-__all__ = ["DocumentError", "Job", "JobQueue", "JobStatus", "QueueFullError", "QueueUnavailableError"]
+__all__ = [
+    "IdempotencyConflictError",
+    "Job",
+    "JobBackend",
+    "JobInput",
+    "JobInterrupted",
+    "JobKind",
+    "JobNotFoundError",
+    "JobQueue",
+    "JobStatus",
+    "LoadedSource",
+    "NothingToRetryError",
+    "PostponeError",
+    "QueueFullError",
+    "QueueUnavailableError",
+    "Source",
+    "SourceResult",
+    "SourceStatus",
+    "SourcesGoneError",
+    "StagedFile",
+    "Submission",
+    "TenantQueueFullError",
+    "sqlite_backend",
+]

@@ -12,7 +12,7 @@ from hayhooks.durable.store import ExecutionStoreError
 
 T = TypeVar("T")
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 BUSY_TIMEOUT_SECONDS = 5.0
 MAX_IDLE_WAL_BYTES = 64_000_000
 
@@ -49,6 +49,8 @@ CREATE INDEX IF NOT EXISTS executions_running ON executions (deployment, owner, 
 CREATE INDEX IF NOT EXISTS executions_turn ON executions (deployment, owner, turn) WHERE turn > 0;
 CREATE INDEX IF NOT EXISTS executions_open ON executions (deployment, revision, expires_at)
     WHERE expires_at IS NULL;
+CREATE INDEX IF NOT EXISTS executions_unended ON executions (deployment, owner, expires_at)
+    WHERE expires_at IS NULL;
 CREATE INDEX IF NOT EXISTS executions_created ON executions (deployment, owner, created_at, run_id);
 CREATE INDEX IF NOT EXISTS executions_expiry ON executions (expires_at) WHERE expires_at IS NOT NULL;
 CREATE INDEX IF NOT EXISTS executions_chunk_expiry ON executions (chunks_expire_at)
@@ -77,18 +79,42 @@ CREATE TABLE IF NOT EXISTS chunks (
 ) STRICT;
 CREATE INDEX IF NOT EXISTS chunks_by_run ON chunks (run_id, id);
 
-CREATE TABLE IF NOT EXISTS spooled_jobs (
-    job_id TEXT PRIMARY KEY,
-    request_id TEXT NOT NULL,
-    spooled_at INTEGER NOT NULL
+CREATE TABLE IF NOT EXISTS jobs (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    job_id TEXT NOT NULL UNIQUE,
+    tenant_id TEXT NOT NULL,
+    created_at REAL NOT NULL,
+    finished_at REAL,
+    staged INTEGER NOT NULL,
+    job TEXT NOT NULL
+) STRICT;
+CREATE INDEX IF NOT EXISTS jobs_by_tenant ON jobs (tenant_id, seq);
+CREATE INDEX IF NOT EXISTS jobs_unfinished ON jobs (created_at) WHERE finished_at IS NULL;
+CREATE INDEX IF NOT EXISTS jobs_finished ON jobs (finished_at, staged) WHERE finished_at IS NOT NULL;
+
+CREATE TABLE IF NOT EXISTS sources (
+    job INTEGER NOT NULL REFERENCES jobs (seq) ON DELETE CASCADE,
+    position INTEGER NOT NULL,
+    sha256 TEXT,
+    source TEXT NOT NULL,
+    PRIMARY KEY (job, position)
+) STRICT;
+
+CREATE TABLE IF NOT EXISTS outcomes (
+    job INTEGER NOT NULL REFERENCES jobs (seq) ON DELETE CASCADE,
+    position INTEGER NOT NULL,
+    status TEXT NOT NULL,
+    chunks INTEGER NOT NULL,
+    outcome TEXT NOT NULL,
+    PRIMARY KEY (job, position)
 ) STRICT, WITHOUT ROWID;
 
-CREATE TABLE IF NOT EXISTS spooled_documents (
-    job_id TEXT NOT NULL REFERENCES spooled_jobs (job_id) ON DELETE CASCADE,
-    position INTEGER NOT NULL,
-    document TEXT NOT NULL,
-    PRIMARY KEY (job_id, position)
-) STRICT;
+CREATE TABLE IF NOT EXISTS deletions (
+    tenant_id TEXT NOT NULL,
+    document_id TEXT NOT NULL,
+    deleted_at REAL NOT NULL,
+    PRIMARY KEY (tenant_id, document_id)
+) STRICT, WITHOUT ROWID;
 """
 
 

@@ -1,61 +1,72 @@
-"""JobQueue: ingestion jobs that no crash loses. The one module that knows that hayhooks.durable runs them."""
+"""JobQueue: ingestion jobs that no crash loses. The one port to them."""
 
 import asyncio
-import json
-import logging
+import hashlib
+import math
 import re
 import secrets
-from collections.abc import Callable, Coroutine
-from contextlib import nullcontext, suppress
-from dataclasses import replace
-from pathlib import Path
-from typing import Any, TypeVar
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, BinaryIO, TypeVar
+from weakref import WeakValueDictionary
 
-from hayhooks.durable import DurableDeployment, ExecutionStore, RuntimeConfig, StoreConfig
 from hayhooks.durable.engine import ExecutionControl, ExecutionNotFoundError, ExecutionStatus
-from hayhooks.durable.store import ExecutionAdmissionError, ExecutionStoreError, SubmissionResult
+from hayhooks.durable.store import ExecutionAdmissionError, ExecutionStoreError
 
-from serve.jobs.before_model import (
+from serve.jobs.attempt import Bind, Step, Work, Workshop
+from serve.jobs.backend import JobBackend
+from serve.jobs.engine import REVISION, JobEngine, LoopBridge
+from serve.jobs.errors import (
+    IdempotencyConflictError,
+    JobNotFoundError,
+    NothingToRetryError,
+    QueueFullError,
+    QueueUnavailableError,
+    SourcesGoneError,
+    TenantQueueFullError,
+)
+from serve.jobs.faults import describe as describe_error
+from serve.jobs.faults import is_transient
+from serve.jobs.model import (
+    SOURCES_SHOWN,
     Job,
     JobInput,
-    JobState,
-    job_from_parts,
-    job_from_stored,
+    JobKind,
+    JobStatus,
+    Source,
+    SourceResult,
+    SourceStatus,
 )
-from serve.jobs.before_spool import Document, JobSpool, SqliteJobSpool
-from serve.jobs.database import JobDatabase
-from serve.jobs.runner import Bind, JobRunner, Work, is_transient
-from serve.jobs.store import SqliteExecutionStore
+from serve.jobs.runner import JobRunner
+from serve.jobs.state import view_job
 
 T = TypeVar("T")
 
-log = logging.getLogger(__name__)
-
-DEPLOYMENT = "ingest"
-# Executions of another revision are never claimed: change it only with the format of JobInput or JobState.
-REVISION = "ingest-v1"
-DATABASE_NAME = "jobs.sqlite3"
-RETRY_AFTER_SECONDS = 5
-PRUNE_SECONDS = 3_600.0
-# Hayhooks' own limits never end a job: JobRunner counts deaths and faults since the last progress instead,
-# so a long job may be interrupted as often as it likes.
-NO_LIMIT = 1_000_000
+CANCEL_SECONDS = 1.0
+CANCEL_POLL_SECONDS = 0.05
+# Rows of a list that are looked at for one page, where few have the status that is asked for.
+LIST_LOOKS = 500
+DEFAULT_RETRY_AFTER = 5
+LONGEST_RETRY_AFTER = 60
 JOB_ID = re.compile(r"[0-9a-f]{32}")
 
-
-class QueueFullError(RuntimeError):
-    """The queue takes no more jobs for now."""
-
-    def __init__(self, retry_after: int) -> None:
-        """
-        :param retry_after: seconds after which it is worth to try again.
-        """
-        super().__init__(f"the job queue is full; try again in {retry_after} seconds")
-        self.retry_after = retry_after
+# What becomes of the sources that a job has not reached when it ends.
+LEFT = {
+    JobStatus.FAILED: (SourceStatus.FAILED, "not reached: {error}"),
+    JobStatus.CANCELLED: (SourceStatus.CANCELLED, "not reached before the job was cancelled"),
+}
 
 
-class QueueUnavailableError(RuntimeError):
-    """The queue can't work: its store fails, or it is not running."""
+@dataclass(frozen=True)
+class Submission:
+    """A job, and whether it is new: a repeated request gets the job that is there."""
+
+    job: Job
+    created: bool
 
 
 class JobQueue:
@@ -67,10 +78,10 @@ class JobQueue:
 
     Usage example:
     ```python
-    queue = JobQueue(index_documents, data_dir=Path("data"))
+    queue = JobQueue(index_sources, sqlite_backend(Path("data")))
     await queue.start()
-    documents = [{"id": "a", "text": "Some text.", "title": None, "meta": {}}]
-    job = await queue.submit("demo", documents, request_id="")
+    source = Source(id="a", accepted_at=time.time(), text="Some text.")
+    job = (await queue.submit("demo", [source], request_id="")).job
     while not job.status.finished:
         await asyncio.sleep(0.2)
         job = await queue.get(job.job_id)
@@ -81,139 +92,170 @@ class JobQueue:
     def __init__(
         self,
         work: Work,
+        backend: JobBackend,
         *,
-        data_dir: Path,
+        works: bool = True,
         workers: int = 2,
-        batch_size: int = 16,
-        max_jobs: int = 1_000,
-        keep_seconds: int = 7 * 24 * 3_600,
+        batch_size: int = 32,
+        max_jobs_per_tenant: int = 1_000,
         max_retries: int = 8,
         retry_seconds: float = 1.0,
-        grace_seconds: float = 5.0,
+        slice_seconds: float = 2.0,
+        lease_seconds: float = 30.0,
+        poll_seconds: float = 0.5,
+        grace_seconds: float = 10.0,
+        prepare: Step = lambda job: None,
+        finish: Step = lambda job: None,
         transient: Callable[[BaseException], bool] = is_transient,
-        bind: Bind = lambda request_id, job_id: nullcontext(),
-        store: ExecutionStore | None = None,
-        spool: JobSpool | None = None,
+        describe: Callable[[BaseException], str] = describe_error,
+        bind: Bind = lambda job, check: nullcontext(),
     ) -> None:
         """
-        :param work: indexes a batch of documents (`id`, `text`, `title`, `meta`) of a tenant and returns the
-            number of chunks written. Called in a thread, possibly again with documents it has had before.
-        :param data_dir: the directory of the SQLite file; without `store`, this process must own it alone.
+        :param work: indexes a batch of sources, several texts or one file, and says what became of each, in the
+            same order. Called in a thread, possibly again with sources it has had before.
+        :param backend: where the jobs are kept.
+        :param works: whether jobs are worked on here. Where they are only accepted, other processes must.
         :param workers: how many jobs run at once.
-        :param batch_size: how many documents `work` is given at once.
-        :param max_jobs: how many unfinished jobs the queue holds.
-        :param keep_seconds: how long a finished job is known, and the documents of a failed one.
+        :param batch_size: how many texts `work` is given at once.
+        :param max_jobs_per_tenant: how many unfinished jobs of one tenant the queue holds.
         :param max_retries: how many transient faults in a row a job survives.
         :param retry_seconds: the first wait after a transient fault; the next ones double it, up to a minute.
+        :param slice_seconds: how long a job may go on while another tenant's waits.
+        :param lease_seconds: after how long another process takes over the jobs of one that fell silent.
+        :param poll_seconds: how often idle workers look for jobs that another process accepted.
         :param grace_seconds: how long `close` waits for the batches that are under way.
+        :param prepare: makes ready what the work on a job needs. Should the process end here, that is not held
+            against a document, as it is in `work`.
+        :param finish: called when all sources are through, before the job is done; possibly again.
         :param transient: whether an error of `work` may be gone later.
-        :param bind: given request id and job id, a context manager that makes log lines carry them.
-        :param store: another store of executions, such as Hayhooks' RedisExecutionStore("...", "ingest").
-        :param spool: another place for the documents.
+        :param describe: tells an error of `work` to the person who posted the document.
+        :param bind: given a job and a function, a context manager around all that is done for the job in its thread.
+            The work may call the function between its steps: it ends work that is no longer wanted.
         """
-        self._database = JobDatabase(data_dir / DATABASE_NAME)
-        self._spool = spool or SqliteJobSpool(self._database)
-        self._store = store or SqliteExecutionStore(
-            DEPLOYMENT,
-            self._database,
-            config=StoreConfig(
-                max_nonterminal_executions=max_jobs,
-                terminal_ttl_seconds=keep_seconds,
-                max_stream_chunks=0,
-                monitoring_enabled=True,
-            ),
-            exclusive=True,
-        )
-        self._runner = JobRunner(
-            work,
-            self._spool,
-            self._call,
-            batch_size=batch_size,
-            is_transient=transient,
+        self._spool = backend.spool
+        self._store = backend.store
+        self._max_jobs_per_tenant = max_jobs_per_tenant
+        self._bridge = LoopBridge()
+        shop = Workshop(
+            work=work,
+            prepare=prepare,
+            finish=finish,
             bind=bind,
-            max_retries=max_retries,
-            retry_seconds=retry_seconds,
+            transient=transient,
+            describe=describe,
+            spool=backend.spool,
+            call=self._bridge.call,
+            others_wait=partial(backend.store.others_wait, revision=REVISION),
+            batch_size=batch_size,
+            slice_seconds=slice_seconds,
         )
-        self._deployment = DurableDeployment(
-            DEPLOYMENT,
-            REVISION,
-            _NamedExecutions(self._store),
-            JobInput,
+        self._runner = JobRunner(shop, max_retries=max_retries, retry_seconds=retry_seconds)
+        self._engine = JobEngine(
+            backend,
             self._runner,
-            config=RuntimeConfig(
-                worker_concurrency=workers,
-                poll_interval_seconds=0.5,
-                maintenance_interval_seconds=1.0,
-                shutdown_grace_seconds=0.2,
-                max_run_attempts=NO_LIMIT,
-                max_application_retries=NO_LIMIT,
-                release_running_on_close=True,
-            ),
+            self._bridge,
+            works=works,
+            workers=workers,
+            lease_seconds=lease_seconds,
+            poll_seconds=poll_seconds,
+            grace_seconds=grace_seconds,
         )
-        self._grace_seconds = grace_seconds
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._pruning: asyncio.Task[None] | None = None
+        self._arriving: Counter[str] = Counter()
+        self._keys: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def start(self) -> None:
         """
-        Open the store and go on with the jobs that are not finished.
+        Open the store and go on with the jobs that are not finished; may be repeated after it failed.
 
         :raises QueueUnavailableError: when the store can't be opened.
         """
-        self._loop = asyncio.get_running_loop()
-        try:
-            await self._spool.open()
-            # Nothing is being submitted yet: what is spooled without an execution now never gets one.
-            known = await self._spool.known_jobs(older_than_seconds=0)
-            await self._deployment.start()
-        except ExecutionStoreError as error:
-            await self._database.close()
-            raise QueueUnavailableError(str(error)) from error
-        self._pruning = asyncio.create_task(self._prune_regularly(known), name="jobs-prune")
+        await self._engine.start()
 
     async def close(self) -> None:
         """Stop at the end of the batches under way, hand unfinished jobs back, and close the store."""
-        if self._pruning is not None:
-            self._pruning.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._pruning
-        await self._deployment.quiesce()
-        await asyncio.to_thread(self._runner.halt, self._grace_seconds)
-        await self._deployment.close()
-        await self._deployment.wait_drained()
-        self._runner.let_go()
-        await self._database.close()
+        await self._engine.close()
 
-    async def submit(self, tenant_id: str, documents: list[Document], request_id: str) -> Job:
+    async def ping(self) -> None:
+        """
+        Check that jobs are accepted and, if they are to be, worked on.
+
+        :raises QueueUnavailableError: when they are not, with the reason.
+        """
+        with _store_errors():
+            await self._engine.ping()
+
+    def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """
+        Run a coroutine on the queue's event loop, from the work on a job.
+
+        :param coroutine: one of this queue's methods, such as `deleted_since`.
+        :returns: what it returned.
+        """
+        return self._bridge.call(coroutine)
+
+    async def room(self, tenant_id: str | None = None) -> None:
+        """
+        Check that a job would be taken now; cheap, to be asked before a body is read.
+
+        :param tenant_id: whose job, where that is known.
+        :raises QueueFullError: when too many jobs are unfinished.
+        :raises TenantQueueFullError: when too many of this tenant are.
+        :raises QueueUnavailableError: when the store fails.
+        """
+        with _store_errors():
+            await self._room(tenant_id, 0)
+
+    async def submit(
+        self,
+        tenant_id: str,
+        sources: Sequence[Source],
+        *,
+        request_id: str,
+        pipeline: str = "ingest",
+        kind: JobKind = JobKind.INGEST,
+        files: Mapping[str, BinaryIO] | None = None,
+        idempotency_key: str | None = None,
+        body_digest: str = "",
+    ) -> Submission:
         """
         Accept a job durably.
 
         :param tenant_id: whose documents these are.
-        :param documents: `{"id": str, "text": str, "title": str | None, "meta": dict}` each.
+        :param sources: what was posted.
         :param request_id: the id of the request that brings them, for the log.
-        :returns: the job, pending.
+        :param pipeline: which indexing pipeline takes them.
+        :param kind: what to do with them.
+        :param files: the content of each file that the sources name, by its SHA-256; read from the beginning.
+        :param idempotency_key: a repetition with this key gets the job that is there.
+        :param body_digest: a hash of what was posted; with another one the key is refused.
+        :returns: the job, pending if it is new.
         :raises QueueFullError: when too many jobs are unfinished.
+        :raises TenantQueueFullError: when too many of this tenant are.
+        :raises IdempotencyConflictError: when the key was used for something else.
         :raises QueueUnavailableError: when the store fails or the queue is not running.
-        :raises ValueError: when there are no documents, or one holds NaN or infinity.
+        :raises ValueError: when there are no sources, or one names a file that is not given.
         """
-        if not documents:
+        files = files or {}
+        if not sources:
             raise ValueError("a job needs at least one document")
-        job_id = secrets.token_hex(16)
-        request = JobInput(job_id=job_id, tenant_id=tenant_id, total=len(documents))
-        try:
-            await self._refuse_when_full()
-            await self._spool.put(job_id, documents, request_id)
-            result = await self._deployment.submit(request.model_dump(), owner_id=tenant_id)
-        except ExecutionAdmissionError as error:
-            with suppress(ExecutionStoreError):  # then it is pruned later
-                await self._spool.forget([job_id])
-            if not self._deployment.accepting:
-                raise QueueUnavailableError("the job queue is not running") from error
-            raise QueueFullError(RETRY_AFTER_SECONDS) from error
-        except ExecutionStoreError as error:
-            # Whether the job was stored is unknown. If not, what is in the spool is pruned later.
-            raise QueueUnavailableError(str(error)) from error
-        return job_from_parts(result.control, request, JobState(), request_id)
+        if missing := {source.file.sha256 for source in sources if source.file} - files.keys():
+            raise ValueError(f"the content of {len(missing)} files is missing")
+        job = JobInput(
+            job_id=_job_id(tenant_id, idempotency_key),
+            tenant_id=tenant_id,
+            kind=kind,
+            pipeline=pipeline,
+            request_id=request_id,
+            body_digest=body_digest,
+            total=len(sources),
+            created_at=time.time(),
+        )
+        with _store_errors():
+            if idempotency_key is None:
+                return await self._submit_new(job, sources, files)
+            # Of many repetitions at once, one alone stages what it brings.
+            async with self._keys.setdefault(job.job_id, asyncio.Lock()):
+                return await self._repeated(job) or await self._submit_new(job, sources, files)
 
     async def get(self, job_id: str) -> Job | None:
         """
@@ -221,98 +263,245 @@ class JobQueue:
         :returns: the job as it stands, or None when it is unknown or long finished.
         :raises QueueUnavailableError: when the store fails.
         """
-        if not JOB_ID.fullmatch(job_id):
-            return None
-        try:
-            stored = await self._store.read(job_id)
-            if stored is None or stored.control.deployment != DEPLOYMENT:
-                return None
-            return job_from_stored(stored, await self._spool.request_id(job_id))
-        except ExecutionStoreError as error:
-            raise QueueUnavailableError(str(error)) from error
+        with _store_errors():
+            row = await self._row(job_id)
+            return None if row is None else await self._view(row)
+
+    async def sources(
+        self, job_id: str, start: int, limit: int, status: SourceStatus | None = None
+    ) -> list[tuple[int, SourceResult]]:
+        """
+        Tell what became of the sources of a job.
+
+        :param job_id: what `submit` gave.
+        :param start: the position of the first one, counted from 0.
+        :param limit: how many at most.
+        :param status: only those with this outcome.
+        :returns: positions and outcomes, in order; nothing for an unknown job.
+        :raises QueueUnavailableError: when the store fails.
+        """
+        with _store_errors():
+            row = await self._row(job_id)
+            job = None if row is None else await self._view(row, with_sources=False)
+            if job is None:
+                return []
+            return [*await self._sources(job, start, limit, None if status is None else {status})]
 
     async def cancel(self, job_id: str) -> Job | None:
         """
-        End a job: at once when it is pending, after its batch when it runs. What is finished stays so.
+        End a job: at once when it is queued, and when it runs as soon as its work hears of it or its batch ends.
+
+        What is finished stays so. Waits a second for a job that runs.
 
         :param job_id: what `submit` gave.
         :returns: the job as it then stands, or None when it is unknown.
         :raises QueueUnavailableError: when the store fails.
         """
-        if not JOB_ID.fullmatch(job_id):
-            return None
-        try:
-            plan = await self._deployment.cancel(job_id, enforce_owner=False)
-            if plan.next_control.status is ExecutionStatus.CANCELED:
-                await self._spool.drop_documents([job_id])
-        except ExecutionNotFoundError:
-            return None
-        except ExecutionStoreError as error:
-            raise QueueUnavailableError(str(error)) from error
+        with _store_errors():
+            row = await self._row(job_id)
+            if row is None:
+                return None
+            control = await self._cancel(row)
+            deadline = time.monotonic() + CANCEL_SECONDS
+            while control is not None and not control.terminal and time.monotonic() < deadline:
+                await asyncio.sleep(CANCEL_POLL_SECONDS)
+                control = await self._store.read_control(row.run_id)
+            if control is not None and control.status is ExecutionStatus.CANCELED:
+                await self._spool.finish(row)
         return await self.get(job_id)
 
-    async def ping(self) -> None:
+    async def retry(self, job_id: str, request_id: str) -> Job:
         """
-        Check that jobs are accepted and worked on.
+        Index again what a finished job has failed to index or has not reached; the job is the same, pending again.
 
-        :raises QueueUnavailableError: when they are not, with the reason.
+        :param job_id: what `submit` gave.
+        :param request_id: the id of the request that asks for it, for the log.
+        :returns: the job, pending.
+        :raises JobNotFoundError: when it is unknown.
+        :raises NothingToRetryError: when it is not finished, or everything is done.
+        :raises SourcesGoneError: when what it needs is no longer kept.
+        :raises QueueFullError: when too many jobs are unfinished.
+        :raises TenantQueueFullError: when too many of this tenant are.
+        :raises QueueUnavailableError: when the store fails.
         """
-        health = await self._deployment.health()
-        if not health["healthy"]:
-            faults = {name: health.get(name) for name in ("accepting", "running_slots", "store_error_streak")}
-            reason = health.get("operational_error", "")
-            raise QueueUnavailableError(f"the job queue is not working: {faults} {reason}".strip())
+        with _store_errors():
+            row = await self._row(job_id)
+            job = None if row is None else await self._view(row, with_sources=False)
+            if row is None or job is None:
+                raise JobNotFoundError(f"there is no job '{job_id[:64]}'")
+            if not job.status.finished:
+                raise NothingToRetryError(f"the job is {job.status}; only a finished job can be retried")
+            if job.documents_ok + job.documents_skipped == job.total:
+                raise NothingToRetryError("every document of this job is indexed or was skipped")
+            await self._room(row.tenant_id, 0)
+            await self._spool.finish(row)  # where a crash came between
+            again = await self._spool.reopen(row, request_id)
+            if again is None:
+                raise SourcesGoneError(
+                    "the documents that failed are no longer kept (STAGED_TTL); post them again"
+                )
+            with suppress(ExecutionAdmissionError):  # then it is queued when there is room, as after a crash
+                await self._engine.launch(again)
+            return view_job(again, None)
 
-    def _call(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine on the queue's event loop, from a job's thread."""
-        assert self._loop is not None
-        try:
-            future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
-        except RuntimeError:  # the loop is closed
-            coroutine.close()
-            raise
-        return future.result()
+    async def mark_deleted(self, tenant_id: str, document_id: str | None) -> None:
+        """
+        Remember that a document was deleted, so that a job accepted before does not bring it back.
 
-    async def _refuse_when_full(self) -> None:
-        """Refuse before documents are written; the store checks exactly when it takes the job."""
-        limit = self._store.config.max_nonterminal_executions
-        counts = await self._store.operational_counts(revision=REVISION)
-        if limit and counts["nonterminal"] >= limit:
-            raise QueueFullError(RETRY_AFTER_SECONDS)
+        :param tenant_id: whose document.
+        :param document_id: which; None stands for all of the tenant.
+        :raises QueueUnavailableError: when the store fails.
+        """
+        with _store_errors():
+            await self._spool.mark_deleted(tenant_id, document_id)
 
-    async def _prune(self, known: dict[str, bool]) -> None:
-        """Clear the spool of what a crash left there and of jobs that have expired."""
-        unknown, finished = [], []
-        for job_id, has_documents in known.items():
-            control = await self._store.read_control(job_id)
-            if control is None:
-                unknown.append(job_id)
-            elif has_documents and control.status in (ExecutionStatus.COMPLETED, ExecutionStatus.CANCELED):
-                finished.append(job_id)
-        await self._spool.forget(unknown)
-        await self._spool.drop_documents(finished)
+    async def deleted_since(self, tenant_id: str, document_ids: Iterable[str]) -> dict[str, float]:
+        """
+        Tell when documents were last deleted.
 
-    async def _prune_regularly(self, known: dict[str, bool]) -> None:
-        while True:
+        :param tenant_id: whose documents.
+        :param document_ids: which.
+        :returns: seconds since 1970 by document id, of those that were.
+        :raises QueueUnavailableError: when the store fails.
+        """
+        with _store_errors():
+            return await self._spool.deleted_since(tenant_id, document_ids)
+
+    async def list(
+        self, tenant_id: str, status: JobStatus | None = None, limit: int = 50, cursor: str | None = None
+    ) -> tuple[list[Job], str | None]:
+        """
+        Give a page of a tenant's jobs, the newest first, without their sources.
+
+        :param tenant_id: whose jobs.
+        :param status: only jobs that stand so. Where few do, a page may have less than `limit` and yet a next one.
+        :param limit: how many at most.
+        :param cursor: what the page before gave.
+        :returns: the jobs, and a cursor for the next page or None where there is none.
+        :raises ValueError: when the cursor is none of this queue's.
+        :raises QueueUnavailableError: when the store fails.
+        """
+        found: list[Job] = []
+        looks = 0
+        with _store_errors():
+            while True:
+                rows, cursor = await self._spool.jobs(tenant_id, limit - len(found), cursor)
+                views = [await self._view(row, with_sources=False) for row in rows]
+                found += [job for job in views if job is not None and status in (None, job.status)]
+                looks += len(rows)
+                if cursor is None or len(found) == limit or looks >= LIST_LOOKS:
+                    return found, cursor
+
+    async def _row(self, job_id: str) -> JobInput | None:
+        return await self._spool.get(job_id) if JOB_ID.fullmatch(job_id) else None
+
+    async def _view(self, row: JobInput, *, with_sources: bool = True) -> Job | None:
+        stored = await self._store.read(row.run_id)
+        if stored is None and row.finished_at is not None:
+            return None  # the engine has forgotten it, and soon so will the spool
+        job = view_job(row, stored)
+        if with_sources:
+            wanted = None if job.total <= SOURCES_SHOWN else {SourceStatus.FAILED, SourceStatus.SKIPPED}
+            if wanted is None or job.documents_failed or job.documents_skipped:
+                found = await self._sources(job, 0, SOURCES_SHOWN, wanted)
+                job.sources = [result for _, result in found]
+        return job
+
+    async def _sources(
+        self, job: Job, start: int, limit: int, wanted: set[SourceStatus] | None
+    ) -> Sequence[tuple[int, SourceResult]]:
+        left, reason = LEFT.get(job.status, (SourceStatus.PENDING, None))
+        if wanted is not None:
+            wanted = (wanted - {SourceStatus.PENDING}) | ({SourceStatus.PENDING} if left in wanted else set())
+        found = await self._spool.sources(job.job_id, start, limit, wanted)
+        for _, result in found:
+            if result.status is SourceStatus.PENDING:
+                result.status = left
+                result.reason = reason and reason.format(error=job.error)
+        return found
+
+    async def _submit_new(
+        self, job: JobInput, sources: Sequence[Source], files: Mapping[str, BinaryIO]
+    ) -> Submission:
+        async with self._admitted(job.tenant_id):
+            if not await self._spool.put(job, sources, files):
+                # Another process was quicker with the same key.
+                if repeated := await self._repeated(job):
+                    return repeated
+                raise QueueUnavailableError("the job could not be kept; try again")
             try:
-                await self._prune(known)
-                await asyncio.sleep(PRUNE_SECONDS)
-                # The age keeps away from jobs that are being submitted.
-                known = await self._spool.known_jobs(older_than_seconds=PRUNE_SECONDS)
-            except ExecutionStoreError as error:
-                log.warning("The spool can't be pruned now: %s", error)
-                await asyncio.sleep(PRUNE_SECONDS)
+                await self._engine.launch(job)
+            except (ExecutionAdmissionError, QueueUnavailableError) as error:
+                with suppress(ExecutionStoreError):
+                    await self._spool.forget(job.job_id)
+                if isinstance(error, QueueUnavailableError):
+                    raise
+                raise QueueFullError(self._retry_after()) from error
+        return Submission(view_job(job, None), created=True)
+
+    async def _repeated(self, job: JobInput) -> Submission | None:
+        """The job that is there under this one's id, where there is one."""
+        row = await self._spool.get(job.job_id)
+        if row is None:
+            return None
+        view = await self._view(row)
+        if view is None:
+            await self._spool.forget(job.job_id)
+            return None
+        if row.body_digest != job.body_digest:
+            raise IdempotencyConflictError
+        if row.finished_at is None:
+            with suppress(ExecutionAdmissionError):
+                await self._engine.launch(row)  # where a crash came between
+        return Submission(view, created=False)
+
+    @asynccontextmanager
+    async def _admitted(self, tenant_id: str) -> AsyncIterator[None]:
+        """Count a job while it arrives, so that many at once don't pass a limit side by side."""
+        self._arriving[tenant_id] += 1
+        try:
+            await self._room(tenant_id, self._arriving[tenant_id] - 1)
+            yield
+        finally:
+            self._arriving[tenant_id] -= 1
+            if not self._arriving[tenant_id]:
+                del self._arriving[tenant_id]
+
+    async def _room(self, tenant_id: str | None, arriving: int) -> None:
+        limit = self._store.config.max_nonterminal_executions
+        if limit and (await self._store.operational_counts(revision=REVISION))["nonterminal"] >= limit:
+            raise QueueFullError(self._retry_after())
+        if tenant_id is not None:
+            unfinished = await self._store.nonterminal_of(tenant_id) + arriving
+            if unfinished >= self._max_jobs_per_tenant:
+                raise TenantQueueFullError(self._max_jobs_per_tenant, self._retry_after())
+
+    def _retry_after(self) -> int:
+        """In how many seconds one more job may have ended."""
+        seconds = self._runner.seconds_per_job
+        if seconds is None:
+            return DEFAULT_RETRY_AFTER
+        return max(1, min(LONGEST_RETRY_AFTER, math.ceil(seconds)))
+
+    async def _cancel(self, row: JobInput) -> ExecutionControl | None:
+        try:
+            return await self._engine.cancel(row)
+        except ExecutionNotFoundError:
+            if row.finished_at is not None:
+                return None
+        await self._engine.launch(row)  # where a crash came between
+        return await self._engine.cancel(row)
 
 
-class _NamedExecutions:
-    """An execution store that names executions by our job ids, known before their documents are spooled."""
+@contextmanager
+def _store_errors() -> Iterator[None]:
+    try:
+        yield
+    except ExecutionStoreError as error:
+        raise QueueUnavailableError(str(error)) from error
 
-    def __init__(self, store: ExecutionStore) -> None:
-        self._store = store
 
-    async def submit(self, control: ExecutionControl, input_payload: bytes) -> SubmissionResult:
-        job_id = json.loads(input_payload)["job_id"]
-        return await self._store.submit(replace(control, run_id=job_id), input_payload)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
+def _job_id(tenant_id: str, idempotency_key: str | None) -> str:
+    if idempotency_key is None:
+        return secrets.token_hex(16)
+    return hashlib.sha256(f"{tenant_id}\0{idempotency_key}".encode(errors="replace")).hexdigest()[:32]

@@ -32,25 +32,23 @@ from hayhooks.durable.store import (
 # Left alone, SQLite takes the index of all executions, ended ones included, to find the few that run.
 RUNNING = "executions INDEXED BY executions_running WHERE status = 'running'"
 
+QUEUED = "FROM executions WHERE status = 'queued' AND deployment = :deployment AND revision = :revision"
+
 # Each owner with due work stands in line with its oldest execution. Owners are found by jumping from one to
 # the next in the index, so ten thousand queued executions of one owner cost no more than one. First comes who
 # has fewest running, then who was served longest ago: the second rule keeps a single worker fair too.
 NEXT_DUE = f"""
 WITH RECURSIVE owners (owner) AS (
-    SELECT MIN(owner) FROM executions
-    WHERE status = 'queued' AND deployment = :deployment AND revision = :revision
+    SELECT MIN(owner) {QUEUED}
     UNION ALL
-    SELECT (SELECT MIN(owner) FROM executions
-            WHERE status = 'queued' AND deployment = :deployment AND revision = :revision
-            AND owner > owners.owner)
+    SELECT (SELECT MIN(owner) {QUEUED} AND owner > owners.owner)
     FROM owners WHERE owners.owner IS NOT NULL
 ), busy (owner, running) AS MATERIALIZED (
     SELECT owner, COUNT(*) FROM {RUNNING} AND deployment = :deployment GROUP BY owner
 )
 SELECT head.run_id FROM owners
 JOIN executions AS head ON head.seq = (
-    SELECT seq FROM executions
-    WHERE status = 'queued' AND deployment = :deployment AND revision = :revision
+    SELECT seq {QUEUED}
     AND owner = owners.owner AND due_at <= :now
     ORDER BY seq LIMIT 1)
 LEFT JOIN busy ON busy.owner = owners.owner
@@ -162,6 +160,22 @@ class ExecutionRecords:
         # A counter, because counting rows took 9 ms at 10,000 executions.
         row = self._db.execute("SELECT nonterminal FROM deployments WHERE name = ?", (self._deployment,))
         return row.fetchone()[0]
+
+    def nonterminal_of(self, owner: str) -> int:
+        row = self._db.execute(
+            "SELECT COUNT(*) FROM executions WHERE deployment = ? AND owner = ? AND expires_at IS NULL",
+            (self._deployment, owner),
+        ).fetchone()
+        return row[0]
+
+    def others_wait(self, owner: str, revision: str) -> bool:
+        # Two ranges of the index: past the owner's own ten thousand, not through them.
+        row = self._db.execute(
+            f"SELECT EXISTS (SELECT 1 {QUEUED} AND owner < :owner AND due_at <= :now)"
+            f" OR EXISTS (SELECT 1 {QUEUED} AND owner > :owner AND due_at <= :now)",
+            {"deployment": self._deployment, "revision": revision, "owner": owner, "now": self.now},
+        ).fetchone()
+        return bool(row[0])
 
     def insert(self, control: ExecutionControl, plan: TransitionPlan) -> None:
         self._db.execute(

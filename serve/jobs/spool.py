@@ -109,9 +109,9 @@ class JobSpool(Protocol):
         """
         Note that a run has ended, however it did.
 
-        Sets `finished_at` to now, and drops sources whose outcome is `OK` or `SKIPPED` and files that none of the
-        others names. The others are kept for the spool's `staged_ttl` seconds, the row and the outcomes for its
-        `job_ttl` seconds. Does nothing where the job is gone, or its `run` is no longer that of `job`.
+        Sets `finished_at` to now where it is not set. Drops sources whose outcome is `OK` or `SKIPPED`, and files that
+        none of the others names. The others are kept for the spool's `staged_ttl` seconds, the row and the outcomes
+        for its `job_ttl` seconds. Does nothing where the job is gone, or its `run` is no longer that of `job`.
         """
 
     async def reopen(self, job: JobInput, request_id: str) -> JobInput | None:

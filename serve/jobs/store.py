@@ -35,6 +35,7 @@ from hayhooks.durable.store import (
     SubmissionResult,
     bind_store_command,
     creation_member,
+    monitoring_scope,
     validate_lease_duration,
     validate_payload_size,
     validate_transition_plan,
@@ -198,6 +199,12 @@ class SqliteExecutionStore:
 
     async def operational_counts(self, *, revision: str) -> dict[str, int]:
         return await self._read(lambda records: records.counts(revision))
+
+    async def nonterminal_of(self, owner_id: str) -> int:
+        return await self._read(lambda records: records.nonterminal_of(monitoring_scope(owner_id)))
+
+    async def others_wait(self, owner_id: str, *, revision: str) -> bool:
+        return await self._read(lambda records: records.others_wait(monitoring_scope(owner_id), revision))
 
     async def _read(self, function: Callable[[ExecutionRecords], T]) -> T:
         return await self._database.read(lambda db: function(self._records(db)))

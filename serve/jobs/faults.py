@@ -1,0 +1,47 @@
+"""Faults of the work on documents: which may pass, and how they are told to the person who posted the documents."""
+
+from collections.abc import Iterator
+
+MAX_ERROR_LENGTH = 500
+
+
+class JobFailedError(RuntimeError):
+    """A job has come to its end without success; the message is for the person who posted it."""
+
+
+def is_transient(error: BaseException) -> bool:
+    """
+    :param error: an error of the work on documents.
+    :returns: True where it, or what caused it, is a failed connection or a missed deadline.
+    """
+    return any(isinstance(cause, (ConnectionError, TimeoutError)) for cause in causes(error))
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """
+    :param error: any error.
+    :returns: the error, what it was raised for, and so on to the first; each once, though causes may go in a circle.
+    """
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        yield cause
+        # Clients also hide the first error behind one of their own without "from", as chromadb does.
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+
+
+def describe(error: BaseException) -> str:
+    """
+    :param error: any error.
+    :returns: its type and message, short and without what UTF-8 can't hold.
+    """
+    return clean(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+
+
+def clean(text: str) -> str:
+    """
+    :param text: any text.
+    :returns: it, short and without what UTF-8 can't hold.
+    """
+    return text.encode(errors="replace").decode()[:MAX_ERROR_LENGTH]
