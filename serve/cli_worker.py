@@ -1,0 +1,42 @@
+"""The command `thresher worker`."""
+
+import os
+import sys
+from typing import Annotated, Literal
+
+import typer
+
+from serve.terminal import err, out, plain_errors
+from settings import Settings
+
+
+def worker(
+    check: Annotated[
+        Literal["alive", "ready"] | None,
+        typer.Option(help="Start nothing; say whether a worker of this machine lives, or can also work."),
+    ] = None,
+) -> None:
+    """Work on the ingestion jobs in Redis (REDIS_URL). Stop it with Ctrl-C; its jobs go on in other workers."""
+    with plain_errors():
+        settings = Settings.load()
+        if check is not None:
+            raise typer.Exit(_check(settings, must_be_ready=check == "ready"))
+        from serve.telemetry import configure_logging
+        from serve.worker import Worker
+
+        configure_logging(settings.log_level)
+        Worker(settings).run()
+    # Batches that did not end within the grace are still in their threads; nothing waits for them.
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def _check(settings: Settings, must_be_ready: bool) -> int:
+    from serve.heartbeat import living_workers
+
+    workers = living_workers(settings.data_dir)
+    for pid, state in workers.items():
+        out.print(f"worker {pid}: {state}", markup=False, highlight=False, soft_wrap=True)
+    if not workers:
+        err.print(f"no worker has shown itself under {settings.data_dir}", markup=False, soft_wrap=True)
+    return 0 if any(state == "ok" or not must_be_ready for state in workers.values()) else 1
