@@ -107,19 +107,17 @@ class IndexingPipeline:
             outputs = self.pipeline.run(self._checked.feed(inputs), include_outputs_from=self._read_from)
         return self._checked.read(outputs)
 
-    def _runs(
-        self, documents: list[Document], sources: list[ByteStream]
-    ) -> Iterator[dict[str, list[Document] | list[ByteStream]]]:
-        """Give the inputs of each run, by their public name."""
+    def _runs(self, documents: list[Document], sources: list[ByteStream]) -> Iterator[dict[str, list[Any]]]:
+        """Give the inputs of each run, by their public name; each run is given all that the file declares."""
         if "documents" not in self.inputs:
             sources, documents = [*map(_as_source, documents), *sources], []
-        whole: dict[str, list[Any]] = {"documents": documents, "sources": sources}
-        given = {name: items for name, items in whole.items() if items}
-        if "written" in self.outputs or sum(map(len, given.values())) == 1:
-            yield from (given for _ in given and [0])
+        if "written" in self.outputs:
+            runs = [(documents, sources)] if documents or sources else []
         else:
             # The total of a run would not say which document gave how much.
-            yield from ({name: [item]} for name, items in given.items() for item in items)
+            runs = [([document], []) for document in documents] + [([], [source]) for source in sources]
+        for some_documents, some_sources in runs:
+            yield {"documents": some_documents, "sources": some_sources}
 
 
 def _as_source(document: Document) -> ByteStream:

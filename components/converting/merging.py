@@ -81,7 +81,7 @@ class SourceMerger:
 
     def _merge(self, source: ByteStream, parts: list[tuple[str, Document]]) -> tuple[Document, str]:
         kind = parts[0][0] if parts else ""
-        pages = [_page(part) for _, part in parts]
+        pages = [part.content or "" for _, part in parts]
         if sum(map(len, pages)) > self.convert_max_chars:
             limit = f"{self.convert_max_chars:,} characters (CONVERT_MAX_CHARS)"
             raise SourceError(f"has too much text: more than {limit}")
@@ -91,13 +91,6 @@ class SourceMerger:
         note = "; ".join(dict.fromkeys(_notes(kind, text, (part for _, part in parts))))
         meta = {**source.meta, KIND_META: kind}
         return Document(id=meta["document_id"], content=text, meta=meta), note
-
-
-def _page(part: Document) -> str:
-    """Give a converter's document, with the name of the sheet that it is as its heading."""
-    text = part.content or ""
-    sheet = (part.meta.get("xlsx") or {}).get("sheet_name")
-    return f"# {sheet}\n\n{text}" if sheet and text.strip() else text
 
 
 def _notes(kind: str, text: str, parts: Iterable[Document]) -> Iterator[str]:

@@ -87,7 +87,7 @@ class Nursery:
         with theirs:
             self._parent = subprocess.Popen(
                 [sys.executable, "-P", "-m", "components.converting.sandbox_process"],
-                stdin=theirs,
+                stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 env=environment,
