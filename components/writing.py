@@ -14,7 +14,9 @@ from components.storing.records import HEAD_META, VERSION_LENGTH, HeldVersion
 from components.storing.stores import writer_notes
 
 # What splitters leave behind that Chroma can't store or nobody reads.
-SPLITTER_META = frozenset({"_split_overlap", "parent_id", "source_id", "split_id", "split_idx_start"})
+SPLITTER_META = frozenset(
+    {"_split_overlap", "header", "parent_headers", "parent_id", "source_id", "split_id", "split_idx_start"}
+)
 # What a document may not bring along: it would be lost, or take the place of a chunk's own.
 RESERVED_META = (
     SPLITTER_META
