@@ -1,5 +1,6 @@
 """How well chunks support a statement, and which of their sentences do."""
 
+import json
 import math
 import re
 from collections import Counter
@@ -293,7 +294,7 @@ class Sources:
             "chunk_id": document.id,
             "title": str(document.meta.get("title") or ""),
             "page": page_of(document, start),
-            "section": section_of(document),
+            "section": section_of(document, start),
             "quote": self._chunks[index].text[start:end],
             "start": offset + start,
             "end": offset + end,
@@ -318,12 +319,17 @@ def page_of(document: Document, place: int = 0) -> int | None:
     return page + text.count("\f", _LEAD.match(text).end(), place)  # type: ignore[union-attr]
 
 
-def section_of(document: Document) -> str | None:
+def section_of(document: Document, place: int = 0) -> str | None:
     """
-    Say in which section a chunk stands.
+    Say in which section a part of a chunk stands.
 
-    :param document: The chunk.
-    :returns: The headings above it, as in `Leave > Parental leave`; None where the chunk names none.
+    :param document: The chunk; `section` in its metadata is that of its first words, and `sections` are those that
+        begin further on.
+    :param place: Where the part begins in the chunk's text.
+    :returns: The headings above it, as in `Leave > Parental leave`; None where there are none.
     """
     section = document.meta.get("section")
+    for begin, name in json.loads(document.meta.get("sections") or "[]"):
+        if begin <= place:
+            section = name
     return section if isinstance(section, str) and section else None

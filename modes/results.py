@@ -46,8 +46,8 @@ class RetrievedDocument(BaseModel):
     chunk_id: str
     document_id: str
     title: str = ""
-    page: int | None = Field(None, description="The page on which the chunk begins, where there are pages.")
-    section: str | None = Field(None, description="The headings above the chunk, where it has any.")
+    page: int | None = Field(None, description="The page of the chunk's first words, where there are pages.")
+    section: str | None = Field(None, description="The headings above the chunk's first words, if any.")
     text: str
     score: float | None = None
     meta: dict[str, Any] = Field(default_factory=dict)
@@ -60,7 +60,8 @@ class RetrievedDocument(BaseModel):
         :param document: a chunk from a retriever.
         :returns: the same for the outside.
         """
-        meta = {name: value for name, value in document.meta.items() if name not in ("page", "section")}
+        place = ("page", "section", "sections")
+        meta = {name: value for name, value in document.meta.items() if name not in place}
         return cls(
             chunk_id=document.id,
             document_id=str(meta.pop("document_id", document.id)),

@@ -1,5 +1,6 @@
 """Each chunk knows where it stands: at which offset, on which page, in which section."""
 
+import json
 from typing import Any
 
 from haystack import Document, component
@@ -38,7 +39,8 @@ class ChunkLocator:
         :param documents: the documents that were split, with `document_id` in their metadata.
         :param chunks: what a splitter made of them.
         :returns: `documents`, the chunks in order. `page` is there where a document has pages, `section` where it has
-            headings.
+            headings. `sections` is there where more of them begin in the chunk: JSON with the place in the chunk and
+            the section of each.
         """
         placers = {document.meta["document_id"]: _Placer(document) for document in documents}
         located = (placers[chunk.meta["document_id"]].place(chunk) for chunk in chunks)
@@ -72,6 +74,8 @@ class _Placer:
             meta["page"] = self._outline.page(first)
         if section := self._outline.section(first):
             meta["section"] = section
+        if later := self._outline.sections(first + 1, end):
+            meta["sections"] = json.dumps([[place - start, name] for place, name in later])
         return self._numbered(chunk, self._text[start:end], meta)
 
     def _find(self, text: str, told: Any) -> int | None:

@@ -80,6 +80,17 @@ class Outline:
         number = bisect_right(self._starts, offset)
         return self._sections[number - 1] if number else ""
 
+    def sections(self, start: int, end: int) -> list[tuple[int, str]]:
+        """
+        Give the sections that begin in a piece.
+
+        :param start: where the piece begins.
+        :param end: where it ends.
+        :returns: the place of each heading and what `section` gives from there on.
+        """
+        first, behind = bisect_left(self._starts, start), bisect_left(self._starts, end)
+        return list(zip(self._starts[first:behind], self._sections[first:behind], strict=True))
+
     def first_text(self, start: int, end: int) -> int:
         """
         Find where a piece begins to say something.

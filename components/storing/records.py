@@ -9,7 +9,7 @@ HEAD_META = ("chunks", "fingerprint", "ingested_at", "job_id", "pipeline")
 # What a chunk has of its own, besides what its document was given.
 CHUNK_META = (
     *HEAD_META,
-    *("accepted_at", "chunk_index", "document_id", "page", "section", "source", "start", "title"),
+    *("accepted_at", "chunk_index", "document_id", "page", "section", "sections", "source", "start", "title"),
 )
 VERSION_LENGTH = 16
 

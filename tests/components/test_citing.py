@@ -3,6 +3,8 @@ from haystack import Document
 from haystack.dataclasses import ChatMessage
 
 from components.citing import CANNOT_ANSWER, CitedAnswerBuilder
+from components.converting.locating import ChunkLocator
+from components.converting.merging import KIND_META
 
 TEXT = (
     "Preface. The tower is 90 m tall. It was built in 1889 by the firm of Gustave Eiffel. It is made of iron."
@@ -41,13 +43,24 @@ def test_citation_names_its_source_and_quotes_it_to_the_letter():
 
 
 def test_citation_says_page_and_section():
-    """A quote's page counts the page breaks since the chunk's first words; a chunk that names no page or section has none."""
+    """A quote's page counts the page breaks since the chunk's first words; unknown places stay unknown."""
     text = "\f# Facts\n\nIt stands in Paris.\n\fThe tower is 90 m tall.\fIt was built in 1889."
     chunk = Document(content=text, meta={"document_id": "tower", "page": 3, "section": "Facts > Height"})
     (citation,) = build("It is 90 m tall [1].", documents=[chunk])["citations"]
     assert (citation["page"], citation["section"]) == (4, "Facts > Height")
     (citation,) = build("It is 90 m tall [1].")["citations"]
     assert (citation["page"], citation["section"]) == (None, None)
+
+
+def test_citation_says_the_section_of_its_quote():
+    """In a chunk of several sections, each quote is cited with the one that it stands in."""
+    text = "# Leave\n\n## Parental\n\nIt is 16 weeks.\n\n## Sick\n\nCall in before nine.\n"
+    document = Document(content=text, meta={"document_id": "handbook", KIND_META: "markdown"})
+    (chunk,) = ChunkLocator().run([document], [document])["documents"]
+    result = build("It is 16 weeks [1]. Call in before nine [1].", "What about leave?", [chunk])
+    assert result["citations"][0]["section"] == "Leave > Parental"
+    result = build("Call in before nine [1].", "What to do when sick?", [chunk])
+    assert result["citations"][0]["section"] == "Leave > Sick"
 
 
 def test_each_mark_is_quoted_for_its_own_claim():
