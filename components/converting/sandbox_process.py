@@ -137,7 +137,7 @@ def _address_space() -> int:
 def _reply(converter: Any, source: ByteStream, header: dict[str, Any]) -> dict[str, Any]:
     try:
         if isinstance(converter, Exception):
-            raise SourceError(f"cannot be read: the converter can't be loaded: {converter}")
+            raise SourceError(f"cannot be read: its converter can't be loaded: {_first_line(converter)}")
         _check_archive(source, header)
         documents = _documents(converter, source)
         if sum(len(document.content or "") for document in documents) > header["max_chars"]:
@@ -152,6 +152,12 @@ def _reply(converter: Any, source: ByteStream, header: dict[str, Any]) -> dict[s
     return {
         "documents": [{"content": document.content or "", "meta": document.meta} for document in documents]
     }
+
+
+def _first_line(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error).partition("\n")[0]
 
 
 def _too_large(header: dict[str, Any]) -> dict[str, Any]:
