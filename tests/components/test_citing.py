@@ -57,10 +57,9 @@ def test_citation_says_the_section_of_its_quote():
     text = "# Leave\n\n## Parental\n\nIt is 16 weeks.\n\n## Sick\n\nCall in before nine.\n"
     document = Document(content=text, meta={"document_id": "handbook", KIND_META: "markdown"})
     (chunk,) = ChunkLocator().run([document], [document])["documents"]
-    result = build("It is 16 weeks [1]. Call in before nine [1].", "What about leave?", [chunk])
-    assert result["citations"][0]["section"] == "Leave > Parental"
-    result = build("Call in before nine [1].", "What to do when sick?", [chunk])
-    assert result["citations"][0]["section"] == "Leave > Sick"
+    for reply, section in (("It is 16 weeks", "Parental"), ("Call in before nine", "Sick")):
+        (citation,) = build(f"{reply} [1].", "What about leave?", [chunk])["citations"]
+        assert citation["section"] == f"Leave > {section}"
 
 
 def test_each_mark_is_quoted_for_its_own_claim():
