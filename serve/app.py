@@ -9,7 +9,8 @@ from starlette.types import ASGIApp
 from serve import errors
 from serve.hayhooks_adapter import create_hayhooks_app, serve_modes
 from serve.middleware import BodyLimit, BodyLimitMiddleware, RequestIDMiddleware
-from serve.routers import health, ingest, modes, query
+from serve.pacing import ActivityMiddleware
+from serve.routers import documents, events, health, ingest, jobs, modes, pipelines, query
 from serve.service import Service
 from serve.telemetry import configure_logging
 from settings import Settings
@@ -41,16 +42,17 @@ def build_app(service: Service) -> ASGIApp:
     app.version = service.settings.api_version
     app.description = "Answers questions from a tenant's documents, with citations, in named modes."
     app.state.service = service
-    for router in (query.router, modes.router, ingest.router, health.router):
-        app.include_router(router)
+    for routes in (query, modes, pipelines, ingest, jobs, events, documents, health):
+        app.include_router(routes.router)
     serve_modes(app, service)
     errors.install(app)
     app.router.lifespan_context = _lifespan(service, app.router.lifespan_context)
-    return RequestIDMiddleware(_limit_bodies(app, service.settings))
+    limited = _limit_bodies(app, service.settings)
+    return RequestIDMiddleware(ActivityMiddleware(limited, service.activity))
 
 
 def _limit_bodies(app: ASGIApp, settings: Settings) -> ASGIApp:
-    uploads = {"/ingest/files": BodyLimit(settings.max_upload_bytes, "MAX_UPLOAD_BYTES")}
+    uploads = {ingest.FILES_PATH: BodyLimit(settings.max_upload_bytes, "MAX_UPLOAD_BYTES")}
     return BodyLimitMiddleware(app, BodyLimit(settings.max_body_bytes, "MAX_BODY_BYTES"), uploads)
 
 

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import fastapi
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from components import storing
 from components.extracting import LanguageModelNeededError
@@ -20,13 +21,36 @@ from components.validating import InvalidSchemaError
 from components.weights.catalogue import WeightsError
 from modes.mode import UnsupportedInputError
 from registry import BrokenModeError, UnknownModeError
-from serve.jobs import QueueFullError, QueueUnavailableError
+from serve import jobs
+from serve.indexer import BrokenPipelineError, UnknownPipelineError
 
 logger = logging.getLogger("thresher.error")
 
 
 class UnknownJobError(LookupError):
     """There is no such job."""
+
+    def __init__(self, job_id: str) -> None:
+        """
+        Name the job.
+
+        :param job_id: what was asked for.
+        """
+        super().__init__(
+            f"there is no job '{job_id[:64]}'; finished jobs are forgotten after a while (JOB_TTL)"
+        )
+
+
+class InvalidCursorError(ValueError):
+    """A cursor was not given by the list that it is for."""
+
+
+class JobFinishedError(RuntimeError):
+    """A finished job can't be cancelled."""
+
+
+class NothingToStreamError(Exception):
+    """A client that has seen all events of a job asks for more; 204 tells a browser not to connect again."""
 
 
 class LimitError(ValueError):
@@ -61,10 +85,21 @@ class FileTooLargeError(ValueError):
 _PROBLEMS: list[tuple[type[Exception], int, str]] = [
     (UnknownModeError, 404, "unknown-mode"),
     (storing.UnknownTenantError, 404, "unknown-tenant"),
+    (storing.UnknownDocumentError, 404, "unknown-document"),
     (UnknownJobError, 404, "unknown-job"),
+    (jobs.JobNotFoundError, 404, "unknown-job"),
+    (UnknownPipelineError, 404, "unknown-pipeline"),
+    (JobFinishedError, 409, "job-finished"),
+    (jobs.NothingToRetryError, 409, "nothing-to-retry"),
+    (jobs.IdempotencyConflictError, 409, "idempotency-conflict"),
+    (storing.ReindexingError, 409, "reindexing"),
     (storing.EmbeddingMismatchError, 409, "embedding-mismatch"),
+    (storing.IndexMismatchError, 409, "index-mismatch"),
+    (jobs.SourcesGoneError, 410, "sources-gone"),
     (FileTooLargeError, 413, "file-too-large"),
     (LimitError, 422, "invalid-request"),
+    (storing.InvalidCursorError, 422, "invalid-cursor"),
+    (InvalidCursorError, 422, "invalid-cursor"),
     (storing.InvalidTenantError, 422, "invalid-tenant"),
     (InvalidFilterError, 422, "invalid-filter"),
     (InvalidSchemaError, 422, "invalid-schema"),
@@ -75,6 +110,7 @@ _PROBLEMS: list[tuple[type[Exception], int, str]] = [
     (StructuredAnswerError, 502, "invalid-model-reply"),
     (LanguageModelNeededError, 503, "model-needed"),
     (BrokenModeError, 503, "broken-mode"),
+    (BrokenPipelineError, 503, "broken-pipeline"),
     (storing.DocumentStoreUnavailableError, 503, "document-store-unavailable"),
     (storing.DocumentStoreError, 502, "document-store-failed"),
     (WeightsError, 503, "model-files-missing"),
@@ -83,8 +119,9 @@ _PROBLEMS: list[tuple[type[Exception], int, str]] = [
     (model_errors.ModelUnavailableError, 503, "model-unavailable"),
     (model_errors.GenerationTimeoutError, 504, "model-timeout"),
     (model_errors.ModelError, 502, "model-failed"),
-    (QueueFullError, 503, "queue-full"),
-    (QueueUnavailableError, 503, "job-store-unavailable"),
+    (jobs.TenantQueueFullError, 429, "tenant-queue-full"),
+    (jobs.QueueFullError, 503, "queue-full"),
+    (jobs.QueueUnavailableError, 503, "job-store-unavailable"),
     (TimeoutError, 504, "timeout"),
 ]
 _RETRY_AFTER_SECONDS = 5
@@ -152,6 +189,8 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http_error)  # type: ignore[arg-type]
     for error_type, _, _ in _PROBLEMS:
         app.add_exception_handler(error_type, _known_error)
+    app.add_exception_handler(NothingToStreamError, _nothing_left)
+    app.add_exception_handler(ClientDisconnect, _client_gone)
     app.add_exception_handler(Exception, _unforeseen_error)
 
 
@@ -160,6 +199,15 @@ async def _known_error(request: Request, error: Exception) -> JSONResponse:
     if status >= 500:
         logger.warning("%s: %s", kind, error, exc_info=error.__cause__)
     return problem_response(status, kind, detail, request.state.request_id, _retry_after(error, status))
+
+
+async def _nothing_left(_: Request, __: Exception) -> Response:
+    return Response(status_code=204)
+
+
+async def _client_gone(_: Request, __: Exception) -> Response:
+    # Nobody reads it; the status is for the access line.
+    return Response(status_code=400)
 
 
 async def _unforeseen_error(request: Request, error: Exception) -> JSONResponse:

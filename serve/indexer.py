@@ -6,8 +6,8 @@ A batch may come twice, after a fault or a crash: what it wrote the first time i
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from haystack import Document
@@ -18,8 +18,16 @@ from components.storing import DocumentState, IndexMismatchError, UnknownTenantE
 from modes.indexing import IndexingPipeline, IndexingResult
 from modes.mode import UnsupportedInputError
 from registry import ModeRegistry
-from serve.jobs.model import JobInput, LoadedSource, PostponeError, SourceResult, SourceStatus
-from serve.jobs.runner import JobFailedError
+from serve.jobs.faults import JobFailedError
+from serve.jobs.model import (
+    JobInput,
+    JobKind,
+    LoadedSource,
+    PostponeError,
+    SourceResult,
+    SourceStatus,
+)
+from serve.reindexing import Reindexer
 
 UNCHANGED = "unchanged"
 NO_TEXT = "no text to index"
@@ -27,6 +35,7 @@ LATER_HELD = "a later version of the document is there already"
 DELETED = "the document was deleted after it was sent"
 # How long a job waits before it looks whether its pipeline's file was mended.
 _MEND_SECONDS = 30.0
+_REINDEX_SECONDS = 5.0
 
 logger = logging.getLogger("thresher.indexing")
 
@@ -48,21 +57,40 @@ class Indexer:
 
     Usage example:
     ```python
-    indexer = Indexer(registry, deleted=lambda tenant_id, ids: {})
+    indexer = Indexer(registry, deleted=lambda tenant_id, ids: {}, reindexed_by=lambda tenant_id: None)
+    indexer.prepare(job)
     results = indexer.work(job, sources)
+    indexer.finish(job)
     ```
     """
 
-    def __init__(self, registry: ModeRegistry, deleted: Deleted) -> None:
+    def __init__(
+        self, registry: ModeRegistry, deleted: Deleted, reindexed_by: Callable[[str], str | None]
+    ) -> None:
         """
         Create the indexer.
 
         :param registry: has the indexing pipelines, and the stores that they write to.
         :param deleted: says which documents were deleted since they were accepted.
+        :param reindexed_by: given a tenant, the id of the unfinished job that indexes it anew, or None.
         """
         self._registry = registry
         self._stores = registry.resources.document_stores
         self._deleted = deleted
+        self._reindexed_by = reindexed_by
+        self._reindexer = Reindexer(registry)
+
+    def prepare(self, job: JobInput) -> None:
+        """
+        Check that a job can be worked on at all, before any of its sources is.
+
+        :param job: the job.
+        :raises PostponeError: if its pipeline has faults that somebody may mend, or the tenant is being indexed anew.
+        :raises JobFailedError: if none of its sources can be indexed, whatever is in them.
+        """
+        if job.kind is JobKind.INGEST:
+            with self._contract(job):
+                pass
 
     def work(self, job: JobInput, sources: list[LoadedSource]) -> list[SourceResult]:
         """
@@ -71,18 +99,16 @@ class Indexer:
         :param job: the job that they belong to.
         :param sources: texts, or one file.
         :returns: for each source, in order, what became of it.
-        :raises PostponeError: if the pipeline has faults that somebody may mend.
-        :raises JobFailedError: if no source of the job can be indexed, whatever is in it.
+        :raises PostponeError: as `prepare` does.
+        :raises JobFailedError: as `prepare` does.
         """
-        pipeline = self._pipeline(job)
-        versions = [_Version(source, pipeline, job) for source in sources]
-        # Of two versions in one batch, which only texts without an id can be, the later one counts.
-        latest = {version.id: version for version in versions}
-        try:
-            with self._stores.indexing(job.tenant_id, pipeline.name, pipeline.splitting):
-                outcomes = self._index(job.tenant_id, pipeline, latest)
-        except (IndexMismatchError, UnsupportedInputError) as error:
-            raise JobFailedError(str(error)) from error
+        if job.kind is JobKind.REINDEX:
+            return self._reindexer.work(job, sources)
+        with self._contract(job) as pipeline:
+            versions = [_Version(source, pipeline, job) for source in sources]
+            # Of two versions in one batch, which only texts without an id can be, the later one counts.
+            latest = {version.id: version for version in versions}
+            outcomes = self._index(job.tenant_id, pipeline, latest)
         return [
             outcomes[version.id]
             if latest[version.id].fingerprint == version.fingerprint
@@ -90,13 +116,31 @@ class Indexer:
             for version in versions
         ]
 
-    def _pipeline(self, job: JobInput) -> IndexingPipeline:
+    def finish(self, job: JobInput) -> None:
+        """
+        Do what is left when all sources of a job are through.
+
+        :param job: the job.
+        """
+        if job.kind is JobKind.REINDEX:
+            self._reindexer.finish(job)
+
+    @contextmanager
+    def _contract(self, job: JobInput) -> Iterator[IndexingPipeline]:
+        """Let the job's pipeline write into the tenant's index, if that was made in the way that is in use."""
         try:
-            return find_pipeline(self._registry, job.pipeline)
+            pipeline = find_pipeline(self._registry, job.pipeline)
+            with self._stores.indexing(job.tenant_id, pipeline.name, pipeline.splitting):
+                yield pipeline
         except BrokenPipelineError as error:
             logger.warning("job %s waits: %s", job.job_id, error)
             raise PostponeError(_MEND_SECONDS) from error
-        except UnknownPipelineError as error:
+        except IndexMismatchError as error:
+            if self._reindexed_by(job.tenant_id) is None:
+                raise JobFailedError(str(error)) from error
+            logger.info("job %s waits until tenant %s is indexed anew", job.job_id, job.tenant_id)
+            raise PostponeError(_REINDEX_SECONDS) from error
+        except (UnknownPipelineError, UnsupportedInputError) as error:
             raise JobFailedError(str(error)) from error
 
     def _index(

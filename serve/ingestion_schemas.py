@@ -5,12 +5,13 @@ from collections import Counter
 from datetime import UTC, datetime
 from typing import Annotated, Any, Self
 
+from haystack import Document
 from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter, model_validator
 
 from components.filtering import CHROMA_KEYS
 from components.storing import DocumentInfo
 from components.writing import RESERVED_META
-from serve.jobs.model import Job, SourceResult
+from serve.jobs.model import Job, JobStatus, SourceResult
 from serve.naming import LONGEST_ID
 from serve.schemas import FilledText, Request, TenantID, Text, encodable
 
@@ -94,6 +95,35 @@ class JobList(BaseModel):
     next: str | None = Field(None, description="Give it as `cursor` to get the next page; null at the end.")
 
 
+class PipelineInfo(BaseModel):
+    """An indexing pipeline."""
+
+    name: str
+    description: str
+    takes_files: bool = Field(description="Whether it takes files; every one takes texts.")
+    origin: str = Field(description="`built-in`, `directory` (PIPELINES_DIR), `package` or `added`.")
+    file: str = Field(description="The file's name.")
+
+
+class PipelineList(BaseModel):
+    """Every indexing pipeline that can be asked for."""
+
+    items: list[PipelineInfo]
+    next: str | None = None
+
+
+class JobProgress(BaseModel):
+    """How far a job is."""
+
+    status: JobStatus
+    progress: float
+    total: int
+    documents_ok: int
+    documents_skipped: int
+    documents_failed: int
+    chunks_ok: int
+
+
 class SourceOutcome(SourceResult):
     """What became of one document or file of a job."""
 
@@ -154,6 +184,23 @@ class Chunk(BaseModel):
     start: int = Field(description="Where it begins in the document's text, in characters.")
     page: int | None = None
     section: str | None = None
+
+    @classmethod
+    def of(cls, document: Document) -> Self:
+        """
+        Take over what the store tells.
+
+        :param document: the chunk.
+        :returns: the chunk as the API gives it.
+        """
+        meta = document.meta
+        return cls(
+            chunk_id=document.id,
+            text=document.content or "",
+            start=meta.get("start", 0),
+            page=meta.get("page"),
+            section=meta.get("section"),
+        )
 
 
 class DocumentDetail(DocumentItem):

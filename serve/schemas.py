@@ -115,4 +115,5 @@ class Ready(BaseModel):
     embeddings: str
     jobs: str
     modes: list[str]
+    pipelines: list[str] = Field(description="The indexing pipelines that can be asked for.")
     problems: list[str] = Field(default_factory=list)

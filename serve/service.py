@@ -1,39 +1,31 @@
 """What the service is made of, from its settings: registry, jobs, and the lock on its data."""
 
 import asyncio
-import hashlib
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-import httpx
-import ollama
-import openai
-from haystack import Document
-
-from components.storing import DocumentStoreError, DocumentStoreUnavailableError
+from components.storing import DocumentStoreError, UnknownDocumentError, UnknownTenantError
 from modes.results import QueryResult
 from registry import ModeRegistry
 from resources import Resources
 from serve.errors import LimitError
-from serve.ingestion_schemas import DocumentInput, IngestBody
-from serve.jobs import JobQueue
-from serve.jobs.runner import causes, is_transient
+from serve.indexer import find_pipeline
+from serve.indexing import open_queue, reindexing_job
+from serve.ingestion_schemas import DEFAULT_PIPELINE
+from serve.intake import Intake
+from serve.jobs import Job, JobKind, JobQueue, JobStatus, QueueUnavailableError, Source
 from serve.locking import DataDirLock
+from serve.pacing import Activity
+from serve.reindexing import Reindexer
 from serve.schemas import Ready
-from serve.telemetry import bound_request_id
 from settings import Settings
 
 logger = logging.getLogger("thresher.service")
 
-INDEXING = "ingest"
 _CHECK_SECONDS = 3.0
-
-
-class IndexingUnavailableError(RuntimeError):
-    """The indexing pipeline has faults; its jobs wait until it is mended."""
+_REOPEN_SECONDS = 1.0
+_MANY = 100
 
 
 class Service:
@@ -59,16 +51,14 @@ class Service:
         except BaseException:
             self.lock.release()
             raise
-        self.jobs = JobQueue(
-            self._index,
-            data_dir=settings.data_dir,
-            workers=settings.ingest_workers,
-            batch_size=settings.ingest_batch_size,
-            max_jobs=settings.max_queued_jobs,
-            bind=_bind_job,
-            transient=_may_pass,
+        self.activity = Activity()
+        self.stopping = asyncio.Event()
+        """Set when the service is about to end, so that endless answers do."""
+        self.jobs: JobQueue = open_queue(
+            settings, self.registry, works=settings.redis_url is None, activity=self.activity
         )
         self._warming: asyncio.Task[None] | None = None
+        self._opening: asyncio.Task[None] | None = None
         shared = self.registry.resources
         logger.info(
             "documents: %s Chroma; embeddings: %s", shared.document_stores.location, shared.embedding_name
@@ -77,13 +67,27 @@ class Service:
             logger.error("%s", fault)
 
     async def start(self) -> None:
-        """Begin to work on jobs, and to load the models in the background."""
-        await self.jobs.start()
+        """
+        Begin to accept jobs and, where they are in this process, to work on them; load the models in the background.
+
+        :raises QueueUnavailableError: if the job store in `DATA_DIR` can't be opened. Redis is waited for instead.
+        """
+        try:
+            await self.jobs.start()
+        except QueueUnavailableError as error:
+            if self.settings.redis_url is None:
+                raise
+            logger.error("jobs can't be accepted yet: %s", error)
+            self._opening = asyncio.create_task(self._open_jobs())
         self._warming = asyncio.create_task(asyncio.to_thread(self._warm_up))
 
     async def close(self) -> None:
         """Stop working, give everything back, and release the data directory."""
+        self.stopping.set()
         try:
+            if self._opening is not None:
+                self._opening.cancel()
+                await asyncio.gather(self._opening, return_exceptions=True)
             await self.jobs.close()
             if self._warming is not None:
                 await asyncio.gather(self._warming, return_exceptions=True)
@@ -125,6 +129,97 @@ class Service:
         async with asyncio.timeout(self.settings.request_timeout):
             return await self.registry[mode].run_async(query, tenant_id, top_k, model, filters)
 
+    async def submit(self, intake: Intake, request_id: str, idempotency_key: str | None) -> Job:
+        """
+        Accept what a request brings as a job.
+
+        :param intake: the request's content.
+        :param request_id: the request's id.
+        :param idempotency_key: the caller's name for the request; repeated, it gives the same job.
+        :returns: the job.
+        :raises UnknownPipelineError: if there is no indexing pipeline of that name.
+        :raises BrokenPipelineError: if its file has faults.
+        :raises LimitError: if there are files and it takes none.
+        """
+        pipeline = find_pipeline(self.registry, intake.pipeline)
+        if intake.files and not pipeline.takes_files:
+            takers = [name for name, other in self.registry.indexing.items() if other.takes_files]
+            raise LimitError(
+                "pipeline", f"'{pipeline.name}' takes no files; those that do: {', '.join(takers) or 'none'}"
+            )
+        submission = await self.jobs.submit(
+            intake.tenant_id,
+            intake.sources,
+            request_id=request_id,
+            pipeline=intake.pipeline,
+            files=intake.files,
+            idempotency_key=idempotency_key,
+            body_digest=intake.digest,
+        )
+        return submission.job
+
+    async def reindex(self, tenant_id: str, request_id: str) -> Job:
+        """
+        Index all documents of a tenant anew, as the settings and pipeline files now say.
+
+        :param tenant_id: the tenant.
+        :param request_id: the request's id.
+        :returns: the job; the one that does it already, where there is one.
+        :raises UnknownTenantError: if the tenant has no documents.
+        """
+        job_id = await reindexing_job(self.jobs, tenant_id)
+        if job_id is not None and (job := await self.jobs.get(job_id)) is not None:
+            return job
+        await self.jobs.room(tenant_id)
+        names = await asyncio.to_thread(Reindexer(self.registry).begin, tenant_id)
+        if not names:
+            raise UnknownTenantError(f"tenant '{tenant_id}' has no documents to index anew")
+        now = time.time()
+        sources = [Source(id=name, accepted_at=now) for name in names]
+        submission = await self.jobs.submit(
+            tenant_id, sources, request_id=request_id, pipeline=DEFAULT_PIPELINE, kind=JobKind.REINDEX
+        )
+        return submission.job
+
+    async def delete_document(self, tenant_id: str, document_id: str) -> int:
+        """
+        Delete a document; versions of it that still wait in jobs are not indexed any more.
+
+        :param tenant_id: whose document.
+        :param document_id: which.
+        :returns: how many chunks were deleted.
+        :raises UnknownDocumentError: if the tenant holds none of that id.
+        """
+        await self.jobs.mark_deleted(tenant_id, document_id)
+        try:
+            store = await self.registry.resources.document_stores.get_async(tenant_id)
+        except UnknownTenantError as error:
+            raise UnknownDocumentError(str(error)) from error
+        return await store.delete_document_async(document_id)
+
+    async def delete_tenant(self, tenant_id: str) -> int:
+        """
+        Delete all that a tenant has, and cancel its jobs.
+
+        :param tenant_id: the tenant.
+        :returns: how many jobs were cancelled.
+        :raises UnknownTenantError: if there is nothing of it.
+        """
+        await self.jobs.mark_deleted(tenant_id, None)
+        unfinished: list[str] = []
+        for status in (JobStatus.PENDING, JobStatus.RUNNING):
+            cursor = None
+            while True:
+                jobs, cursor = await self.jobs.list(tenant_id, status, _MANY, cursor)
+                unfinished += [job.job_id for job in jobs]
+                if cursor is None:
+                    break
+        await asyncio.gather(*(self.jobs.cancel(job_id) for job_id in unfinished))
+        dropped = await self.registry.resources.document_stores.drop_async(tenant_id)
+        if not dropped and not unfinished:
+            raise UnknownTenantError(f"tenant '{tenant_id}' has no documents and no jobs")
+        return len(unfinished)
+
     async def readiness(self) -> Ready:
         """
         Ask every dependency whether it can serve, all at once and no longer than a few seconds.
@@ -138,8 +233,8 @@ class Service:
         )
         loading = self._warming is None or not self._warming.done()
         problems = [f"{fault.file.name}:{fault.line}: {fault.message}" for fault in self.registry.faults]
-        if INDEXING not in self.registry.indexing and not problems:
-            problems.append(f"there is no indexing pipeline '{INDEXING}'")
+        if DEFAULT_PIPELINE not in self.registry.indexing and not problems:
+            problems.append(f"there is no indexing pipeline '{DEFAULT_PIPELINE}'")
         if not loading and self._warming is not None and self._warming.exception() is not None:
             problems.append("the models could not be loaded; the log says why")
         problems += [
@@ -155,8 +250,19 @@ class Service:
             embeddings=self.registry.resources.embedding_name,
             jobs=jobs,
             modes=list(self.registry),
+            pipelines=list(self.registry.indexing),
             problems=problems,
         )
+
+    async def _open_jobs(self) -> None:
+        while True:
+            await asyncio.sleep(_REOPEN_SECONDS)
+            try:
+                await self.jobs.start()
+            except QueueUnavailableError:
+                continue
+            logger.info("jobs are accepted now")
+            return
 
     def _warm_up(self) -> None:
         try:
@@ -166,85 +272,15 @@ class Service:
             raise
         logger.info("ready: modes %s", ", ".join(self.registry))
 
-    def _index(self, documents: list[dict[str, Any]], tenant_id: str) -> int:
-        if INDEXING not in self.registry.indexing:
-            raise IndexingUnavailableError(
-                f"the pipeline '{INDEXING}' could not be loaded; GET /ready says why"
-            )
-        whole = [as_document(data) for data in documents]
-        return sum(self.registry.indexing[INDEXING].run(tenant_id, whole).written.values())
-
-
-def job_documents(body: IngestBody) -> list[dict[str, Any]]:
-    """
-    Name the documents of a request.
-
-    :param body: the request.
-    :returns: documents with `id`, `text`, `title`, `meta` and `accepted_at`; an id is made from the text where there
-        is none.
-    """
-    now = time.time()
-    documents = body.documents or [DocumentInput(text=text) for text in body.texts or []]
-    return [
-        {
-            "id": document.id or _id_from(document.text),
-            "text": document.text,
-            "title": document.title,
-            "meta": document.meta,
-            "accepted_at": now,
-        }
-        for document in documents
-    ]
-
-
-def as_document(data: dict[str, Any]) -> Document:
-    """
-    Make the Haystack document that the indexing pipeline takes.
-
-    :param data: `id`, `text`, `title`, `meta`, and when it was accepted, where it waited since.
-    :returns: the document.
-    """
-    meta = {**data["meta"], "document_id": data["id"], "title": data["title"] or ""}
-    meta["accepted_at"] = data.get("accepted_at") or time.time()
-    return Document(id=data["id"], content=data["text"], meta=meta)
-
-
-def _id_from(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()[:32]
-
 
 async def _state(check: Any) -> str:
     try:
         await asyncio.wait_for(check, _CHECK_SECONDS)
     except TimeoutError:
         return "does not answer"
-    except DocumentStoreError as error:
+    except (DocumentStoreError, QueueUnavailableError) as error:
         return str(error)
     except Exception as error:
         logger.warning("readiness: %s: %s", type(error).__name__, error)
         return "unavailable"
     return "ok"
-
-
-def _may_pass(error: BaseException) -> bool:
-    transient = (
-        DocumentStoreUnavailableError,
-        IndexingUnavailableError,
-        httpx.TransportError,
-        openai.APIConnectionError,
-        openai.InternalServerError,
-        openai.RateLimitError,
-    )
-    return any(
-        isinstance(cause, transient) or (isinstance(cause, ollama.ResponseError) and cause.status_code >= 429)
-        for cause in causes(error)
-    ) or is_transient(error)
-
-
-@contextmanager
-def _bind_job(request_id: str, _job_id: str) -> Iterator[None]:
-    with bound_request_id(request_id or None):
-        yield
-
-
-__all__ = ["INDEXING", "Service", "as_document", "job_documents"]

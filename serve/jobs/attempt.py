@@ -197,7 +197,8 @@ class JobAttempt:
         """Index sources together, or one by one when that fails."""
         try:
             return self._work(sources)
-        except PostponeError:
+        except (PostponeError, JobFailedError):
+            # Not about one of these sources.
             raise
         except Exception as error:
             if self._shop.may_pass(error):

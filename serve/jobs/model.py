@@ -139,6 +139,7 @@ class Job(BaseModel):
     progress: float = Field(default=0.0, ge=0.0, le=1.0)
     error: str | None = None
     sources: list[SourceResult] = Field(default_factory=list)
+    run: int = Field(0, description="How often it was started anew by a retry.")
     attempts: int = 0
     request_id: str = ""
     created_at: datetime

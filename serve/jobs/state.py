@@ -115,6 +115,7 @@ def view_job(job: JobInput, stored: StoredExecution | None) -> Job:
         chunks_ok=state.chunks_ok,
         progress=min(1.0, through / job.total),
         error=error,
+        run=job.run,
         attempts=state.attempts,
         request_id=job.request_id,
         created_at=datetime.fromtimestamp(job.created_at, UTC),
