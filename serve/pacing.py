@@ -20,7 +20,6 @@ RESTS = 1.0
 LONGEST_REST = 0.03
 # Who asks one question after the other is between two of them for less than this.
 MOMENT = 0.5
-CHECK_SECONDS = 0.25
 
 
 class Activity:
@@ -33,7 +32,7 @@ class Activity:
     with activity.answering():
         ...  # a query
     with activity.paced(check=lambda: None):
-        ...  # a job's batch, in its thread
+        ...  # a job, in its thread
     ```
     """
 
@@ -78,9 +77,9 @@ class Activity:
     @contextmanager
     def paced(self, check: Callable[[], None]) -> Iterator[None]:
         """
-        Pace the job's batch inside.
+        Pace the work of a job inside.
 
-        :param check: called a few times a second; what it raises, as when the job is cancelled, ends the batch.
+        :param check: called between slices; what it raises, as when the job is cancelled, ends the work.
         """
         with self._lock:
             self.jobs += 1
@@ -93,18 +92,18 @@ class Activity:
 
 
 class JobPacer:
-    """Paces one batch of one job; made by `Activity.paced` in the thread that works on it."""
+    """Paces one job; made by `Activity.paced` in the thread that works on it."""
 
     def __init__(self, activity: Activity, check: Callable[[], None]) -> None:
         """
-        Begin the batch.
+        Begin the work.
 
         :param activity: tells whether somebody waits.
         :param check: raises when the job is no longer wanted.
         """
         self._activity = activity
         self._check = check
-        self._began = self._checked = activity.clock()
+        self._began = activity.clock()
 
     def pause(self) -> None:
         """
@@ -113,12 +112,9 @@ class JobPacer:
         What `check` raises ends the work.
         """
         activity = self._activity
-        now = activity.clock()
-        if now - self._checked >= CHECK_SECONDS:
-            self._checked = now
-            self._check()
+        worked = min(activity.clock() - self._began, LONGEST_REST)
+        self._check()
         if activity.busy:
-            worked = min(now - self._began, LONGEST_REST)
             # Each of several jobs rests while the others work, too; else they would take turns without a rest.
             activity.sleep(worked * (activity.jobs * (1 + RESTS) - 1))
         self._began = activity.clock()

@@ -69,7 +69,7 @@ class TenantDocumentStores:
         prefix: str = "tenant_",
         embedding_model: str = "",
         timeout: float = 10.0,
-        batch_size: int = 64,
+        batch_size: int = 256,
         threads: int = 4,
         open_tenants: int = 100,
     ) -> None:
@@ -82,7 +82,8 @@ class TenantDocumentStores:
         :param prefix: what a collection's name begins with; the tenant id follows.
         :param embedding_model: name kept with each new collection; a collection of another model is refused.
         :param timeout: seconds a call to Chroma may take.
-        :param batch_size: rows in one write; embedded Chroma holds the interpreter for a whole call.
+        :param batch_size: rows in one write at most; embedded Chroma holds the interpreter for a whole call, so a pacer
+            makes it smaller while somebody waits.
         :param threads: threads for the asynchronous methods.
         :param open_tenants: tenants whose index the embedded database keeps in memory, rounded up to a multiple of 64.
         """

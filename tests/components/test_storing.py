@@ -1,7 +1,9 @@
 """The document store on a real embedded Chroma and on a real Chroma server."""
 
 import asyncio
+import contextlib
 import socket
+import sqlite3
 import threading
 import uuid
 from collections.abc import Iterator
@@ -19,6 +21,7 @@ from components.storing import (
     TenantDocumentStores,
     UnknownTenantError,
 )
+from components.storing.connecting import keep_write_ahead_log
 
 
 @pytest.fixture(params=["embedded", pytest.param("server", marks=pytest.mark.server)])
@@ -168,3 +171,21 @@ def test_a_server_that_hangs_meets_the_deadline() -> None:
         with pytest.raises(DocumentStoreUnavailableError):
             asyncio.run(stores.ping())
         stores.close()
+
+
+def test_the_embedded_database_keeps_a_write_ahead_log(tmp_path: Path) -> None:
+    """Small writes don't wait for the disk longer than they must, in a database made before too."""
+    (tmp_path / "chroma").mkdir()
+    made = TenantDocumentStores(path=tmp_path / "chroma", embedding_model="axes")
+    made.get_or_create("acme").write_documents([chunk(1, [1.0, 0.0])])
+    made.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "chroma/chroma.sqlite3")) as database:
+        assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_a_database_that_is_none_is_left_to_chroma_to_refuse(tmp_path: Path) -> None:
+    """What keeps the log hides no fault of the file."""
+    database = tmp_path / "chroma.sqlite3"
+    database.write_bytes(b"no database at all" * 100)
+    keep_write_ahead_log(database)
+    assert database.read_bytes() == b"no database at all" * 100
