@@ -153,7 +153,10 @@ class Settings(BaseSettings):
         2, ge=1, le=32, description="Ingestion jobs worked on at a time, by each process that works on jobs."
     )
     ingest_batch_size: int = Field(
-        32, ge=1, le=1000, description="Documents a job indexes between two checkpoints."
+        256,
+        ge=1,
+        le=1000,
+        description="Most documents a job indexes between two checkpoints; fewer where they take over a second.",
     )
     ingest_retries: int = Field(
         8, ge=0, description="Passing faults in a row (Chroma, embedder or Redis away) that a job survives."

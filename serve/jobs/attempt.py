@@ -12,6 +12,7 @@ from hayhooks.durable import DurableContext, DurableExecutionCancelledError
 from hayhooks.durable.engine import ExecutionLeaseLostError
 from hayhooks.durable.store import ExecutionStoreError
 
+from serve.jobs.batching import BatchSize
 from serve.jobs.faults import JobFailedError, clean
 from serve.jobs.gate import BatchGate
 from serve.jobs.model import (
@@ -85,6 +86,7 @@ class JobAttempt:
         self._context = context
         self._job = job
         self._checked = 0.0
+        self._batch_size = BatchSize(shop.batch_size)
         self.state = JobState.model_validate(context.state) if context.state else JobState.first(job)
 
     def run(self) -> None:
@@ -184,13 +186,16 @@ class JobAttempt:
     def _next_batch(self) -> bool:
         """Index some sources; False when none are left."""
         alone = self.state.starts > ATTEMPTS_BEFORE_SINGLE_SOURCES
-        batch = self._sources(1 if alone else self._shop.batch_size)
+        batch = self._sources(1 if alone else self._batch_size.texts)
         if not batch:
             return False
         # Files come alone, so that what goes wrong is that file's.
         files = [at for at, (_, source) in enumerate(batch) if source.file is not None]
         batch = batch[: max(files[0], 1)] if files else batch
+        began = time.monotonic()
         self._note([position for position, _ in batch], self._index([source for _, source in batch]))
+        if not files:
+            self._batch_size.took(len(batch), time.monotonic() - began)
         return True
 
     def _index(self, sources: Sequence[Source]) -> list[SourceResult]:

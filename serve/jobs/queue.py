@@ -96,7 +96,7 @@ class JobQueue:
         *,
         works: bool = True,
         workers: int = 2,
-        batch_size: int = 32,
+        batch_size: int = 256,
         max_jobs_per_tenant: int = 1_000,
         max_retries: int = 8,
         retry_seconds: float = 1.0,
@@ -116,7 +116,7 @@ class JobQueue:
         :param backend: where the jobs are kept.
         :param works: whether jobs are worked on here. Where they are only accepted, other processes must.
         :param workers: how many jobs run at once.
-        :param batch_size: how many texts `work` is given at once.
+        :param batch_size: how many texts `work` is given at once, at most; see `BatchSize`.
         :param max_jobs_per_tenant: how many unfinished jobs of one tenant the queue holds.
         :param max_retries: how many transient faults in a row a job survives.
         :param retry_seconds: the first wait after a transient fault; the next ones double it, up to a minute.
@@ -250,6 +250,7 @@ class JobQueue:
             total=len(sources),
             created_at=time.time(),
         )
+        self._engine.require_running()
         with _store_errors():
             if idempotency_key is None:
                 return await self._submit_new(job, sources, files)
