@@ -135,6 +135,15 @@ class JobEngine:
         self._runner.let_go()
         await self._spool.close()
 
+    def require_running(self) -> None:
+        """
+        Check that jobs can be accepted.
+
+        :raises QueueUnavailableError: before `start` has succeeded, and from `close` on.
+        """
+        if self._running is None or not self._running.accepting:
+            raise QueueUnavailableError("the job queue is not running")
+
     async def launch(self, job: JobInput) -> None:
         """
         Queue the present run of a job; does nothing when it has been.
@@ -182,8 +191,8 @@ class JobEngine:
 
     @property
     def _deployment(self) -> DurableDeployment:
-        if self._running is None:
-            raise QueueUnavailableError("the job queue is not running")
+        self.require_running()
+        assert self._running is not None
         return self._running
 
     async def _prune_regularly(self) -> None:
