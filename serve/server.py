@@ -1,5 +1,6 @@
 """Running the application under uvicorn."""
 
+import asyncio
 import logging
 import socket
 
@@ -55,13 +56,41 @@ def url_of(bound: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def run(app: ASGIApp, bound: socket.socket, lock: DataDirLock) -> None:
+class Server(uvicorn.Server):
     """
-    Serve until SIGTERM or SIGINT; requests under way then have 10 seconds to end.
+    Tells endless answers when to end, which the others need not know.
+
+    `request.state.stopping` is an event that is set when the server begins to stop: what waits for it does not hold the
+    server up for its whole grace.
+    """
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """
+        Begin to listen.
+
+        :param sockets: where.
+        """
+        self.lifespan.state["stopping"] = asyncio.Event()
+        await super().startup(sockets)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """
+        Stop listening, and let the answers under way end.
+
+        :param sockets: where it listens.
+        """
+        self.lifespan.state["stopping"].set()
+        await super().shutdown(sockets)
+
+
+def make(app: ASGIApp, bound: socket.socket, lock: DataDirLock) -> Server:
+    """
+    Make the server of an application and say where it will be.
 
     :param app: the application.
-    :param bound: where to listen.
+    :param bound: where it will listen.
     :param lock: the lock on the data directory, in which the address is left for other commands.
+    :returns: the server; requests under way when it stops have 10 seconds to end.
     """
     lock.announce(url_of(bound))
     config = uvicorn.Config(
@@ -72,4 +101,15 @@ def run(app: ASGIApp, bound: socket.socket, lock: DataDirLock) -> None:
         lifespan="on",
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
-    uvicorn.Server(config).run(sockets=[bound])
+    return Server(config)
+
+
+def run(app: ASGIApp, bound: socket.socket, lock: DataDirLock) -> None:
+    """
+    Serve until SIGTERM or SIGINT.
+
+    :param app: the application.
+    :param bound: where to listen.
+    :param lock: the lock on the data directory.
+    """
+    make(app, bound, lock).run(sockets=[bound])

@@ -52,8 +52,6 @@ class Service:
             self.lock.release()
             raise
         self.activity = Activity()
-        self.stopping = asyncio.Event()
-        """Set when the service is about to end, so that endless answers do."""
         self.jobs: JobQueue = open_queue(
             settings, self.registry, works=settings.redis_url is None, activity=self.activity
         )
@@ -83,7 +81,6 @@ class Service:
 
     async def close(self) -> None:
         """Stop working, give everything back, and release the data directory."""
-        self.stopping.set()
         try:
             if self._opening is not None:
                 self._opening.cancel()

@@ -12,7 +12,6 @@ from serve.errors import NothingToStreamError
 from serve.ingestion_schemas import JobProgress, SourceOutcome
 from serve.jobs import Job, JobQueue, SourceStatus
 from serve.routers.jobs import KnownJob
-from serve.service import Service
 
 router = APIRouter(prefix="/ingest", tags=["ingestion"])
 
@@ -53,10 +52,11 @@ async def job_events(
     `source` tells what became of a document, and `progress` how far the job is; `done`, `failed` or `cancelled` ends
     the stream with the job.
     """
-    service: Service = request.app.state.service
+    jobs: JobQueue = request.app.state.service.jobs
+    stopping: asyncio.Event = getattr(request.state, "stopping", asyncio.Event())
     told = None
-    while not service.stopping.is_set():
-        async for outcome in _outcomes(service.jobs, job, position):
+    while not stopping.is_set():
+        async for outcome in _outcomes(jobs, job, position):
             position = outcome.position + 1
             yield ServerSentEvent(event="source", id=f"{job.run}:{outcome.position}", data=outcome)
         if job.status.finished:
@@ -67,9 +67,9 @@ async def job_events(
             told = progress
             yield ServerSentEvent(event="progress", data=progress)
         with suppress(TimeoutError):
-            await asyncio.wait_for(service.stopping.wait(), _POLL_SECONDS)
+            await asyncio.wait_for(stopping.wait(), _POLL_SECONDS)
         # Read before the outcomes: those of a job that is finished now are all there then.
-        found = await service.jobs.get(job.job_id)
+        found = await jobs.get(job.job_id)
         if found is None:
             return
         if found.run != job.run:

@@ -18,7 +18,7 @@ class RunningServer:
         self.bound = server.bind(settings)
         self.url = server.url_of(self.bound)
         config = uvicorn.Config(create_app(settings), log_config=None, access_log=False, lifespan="on")
-        self._server = uvicorn.Server(config)
+        self._server = server.Server(config)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self.bound]})
 
     def __enter__(self) -> httpx.Client:
@@ -47,7 +47,8 @@ def finished(client: httpx.Client, job: dict) -> dict:
 
 @pytest.fixture(scope="session")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    with RunningServer(without_llm(tmp_path_factory.mktemp("server"), max_body_bytes=3_000_000)) as running:
+    limits = {"max_body_bytes": 3_000_000, "max_upload_bytes": 2_500_000, "max_file_bytes": 1_000_000}
+    with RunningServer(without_llm(tmp_path_factory.mktemp("server"), **limits)) as running:
         documents = [
             {"id": "tower", "text": "The Eiffel Tower in Paris is 330 metres tall.", "title": "Eiffel Tower"},
             {"id": "lake", "text": "Lake Constance is 63 km long.", "meta": {"kind": "lake"}},
