@@ -123,10 +123,10 @@ class JobEngine:
 
     async def close(self) -> None:
         """Stop at the end of the batches under way, hand unfinished jobs back, and close the store."""
-        if self._pruning is not None:
+        while self._pruning is not None and not self._pruning.done():
+            # Until it is: in Python 3.11 a task that waits for Redis may miss that it was cancelled.
             self._pruning.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._pruning
+            await asyncio.wait({self._pruning}, timeout=0.1)
         if self._running is not None:
             await self._running.quiesce()
             await asyncio.to_thread(self._runner.halt, self._grace_seconds)
