@@ -109,13 +109,19 @@ def _write_into(
         check_dimension(store.rows, tenant_id, len(embedding))
     names = [version.document_id for version in versions]
     held = store.held_versions(names)
-    wanted = [version for version in versions if not _is_there(version, held.get(version.document_id, []))]
+    there = [version for version in versions if _is_there(version, held.get(version.document_id, []))]
+    names_there = {version.document_id for version in there}
+    wanted = [version for version in versions if version.document_id not in names_there]
     # A document counts as complete once its head is there, so the heads come last.
-    store.write_documents([chunk for version in wanted for chunk in version.chunks[1:]])
-    store.write_documents([version.chunks[0] for version in wanted])
-    if wanted or any(len(rivals) > 1 for rivals in held.values()):
+    bodies = [chunk for version in wanted for chunk in version.chunks[1:]]
+    store.write_documents(bodies + [version.chunks[0] for version in wanted])
+    store.touch({version.document_id: version.accepted_at for version in there})
+    new = {version.document_id: [chunk.id for chunk in version.chunks] for version in wanted}
+    # Most documents are new and nobody else writes them: then there is nothing to settle, and this is cheaper to see.
+    if all(len(rivals) == 1 for rivals in held.values()) and store.holds_just(new):
+        held |= {version.document_id: [HeldVersion(version.name)] for version in wanted}
+    else:
         held = store.settle(names)
-    store.touch({version.document_id: version.accepted_at for version in versions if version not in wanted})
     return {
         version.document_id: len(version.chunks)
         if any(rival.version == version.name for rival in held.get(version.document_id, []))

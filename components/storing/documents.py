@@ -3,7 +3,7 @@
 import base64
 import binascii
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from haystack import Document
@@ -20,8 +20,9 @@ from components.storing.records import (
 )
 from components.storing.store import IDS_AT_ONCE, ChunkStore
 
-# The first chunk of each document, and no other.
-_HEADS = {"chunk_index": 0}
+Row = tuple[str, dict[str, Any]]
+
+_FEW_ROWS = 300
 
 
 class InvalidCursorError(DocumentStoreError):
@@ -38,10 +39,7 @@ class TenantDocumentStore(ChunkStore):
         :param document_ids: which documents.
         :returns: for each document that has chunks its versions, the latest first; usually there is one.
         """
-        wanted = sorted(set(document_ids))
-        rows: list[tuple[str, dict[str, Any]]] = []
-        for begin in range(0, len(wanted), IDS_AT_ONCE):
-            where = {"document_id": {"$in": wanted[begin : begin + IDS_AT_ONCE]}}
+        for where in _of_documents(document_ids):
             with translated_errors():
                 found = self.rows.get(where=where, include=["metadatas"])
             rows += zip(found["ids"], found["metadatas"], strict=True)
@@ -77,7 +75,7 @@ class TenantDocumentStore(ChunkStore):
             if held.head is not None and held.accepted_at < accepted_at[name]:
                 heads[held.head_id] = accepted_at[name]
         if heads:
-            with translated_errors():
+            with self.changing():
                 self.rows.update(
                     ids=list(heads), metadatas=[{"accepted_at": since} for since in heads.values()]
                 )
@@ -102,6 +100,19 @@ class TenantDocumentStore(ChunkStore):
         self.delete_documents(stale)
         return held
 
+    def holds_just(self, chunks: Mapping[str, Iterable[str]]) -> bool:
+        """
+        Say whether certain chunks are held of documents and no others.
+
+        :param chunks: the ids of the chunks, by document id.
+        :returns: whether it is so.
+        """
+        found: list[str] = []
+        for where in _of_documents(chunks):
+            with translated_errors():
+                found += self.rows.get(where=where, include=[])["ids"]
+        return sorted(found) == sorted(key for keys in chunks.values() for key in keys)
+
     def list_documents(
         self, limit: int = 50, cursor: str | None = None
     ) -> tuple[list[DocumentInfo], str | None]:
@@ -116,13 +127,10 @@ class TenantDocumentStore(ChunkStore):
         offset, last = _read_cursor(cursor)
         # Rows deleted since the page before move up those that follow: look for the last one seen a page earlier.
         begin = max(0, offset - limit - 1) if last else 0
-        with translated_errors():
-            found = self.rows.get(
-                where=_HEADS, limit=offset - begin + limit + 1, offset=begin, include=["metadatas"]
-            )
-        ids = found["ids"]
+        found = self._heads(begin, offset - begin + limit + 1)
+        ids = [key for key, _ in found]
         first = ids.index(last) + 1 if last in ids else min(offset - begin, len(ids))
-        heads = list(zip(ids, found["metadatas"], strict=True))[first : first + limit]
+        heads = found[first : first + limit]
         more = len(ids) > first + limit
         next_cursor = _make_cursor(begin + first + len(heads), heads[-1][0]) if heads and more else None
         return self._infos(heads), next_cursor
@@ -186,7 +194,23 @@ class TenantDocumentStore(ChunkStore):
         """Delete a document; see `delete_document`."""
         return await self.off_loop(self.delete_document, document_id)
 
-    def _infos(self, heads: list[tuple[str, dict[str, Any]]]) -> list[DocumentInfo]:
+    def _heads(self, begin: int, count: int) -> list[Row]:
+        if (rows := self._all_if_few()) is not None:
+            heads = [row for row in rows if row[1].get("chunk_index") == 0]
+            return heads[begin : begin + count]
+        return self._read(where={"chunk_index": 0}, limit=count, offset=begin)
+
+    def _all_if_few(self) -> list[Row] | None:
+        # Chroma looks a condition up among the rows of all tenants, which is slow where these are many.
+        rows = self._read(limit=_FEW_ROWS + 1)
+        return rows if len(rows) <= _FEW_ROWS else None
+
+    def _read(self, **which: Any) -> list[Row]:
+        with translated_errors():
+            found = self.rows.get(include=["metadatas"], **which)
+        return list(zip(found["ids"], found["metadatas"], strict=True))
+
+    def _infos(self, heads: list[Row]) -> list[DocumentInfo]:
         # While a document is replaced it has two first chunks; the later one tells.
         latest: dict[str, dict[str, Any]] = {}
         for _, head in sorted(heads, key=lambda row: float(row[1].get("accepted_at", 0.0))):
@@ -199,6 +223,12 @@ class TenantDocumentStore(ChunkStore):
         return [
             document_info(latest[name], latest[name].get("chunks") or counted.get(name, 0)) for name in names
         ]
+
+
+def _of_documents(document_ids: Iterable[str]) -> Iterator[Any]:
+    wanted = sorted(set(document_ids))
+    for begin in range(0, len(wanted), IDS_AT_ONCE):
+        yield {"document_id": {"$in": wanted[begin : begin + IDS_AT_ONCE]}}
 
 
 def _make_cursor(offset: int, last: str) -> str:
