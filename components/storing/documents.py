@@ -39,6 +39,7 @@ class TenantDocumentStore(ChunkStore):
         :param document_ids: which documents.
         :returns: for each document that has chunks its versions, the latest first; usually there is one.
         """
+        rows: list[tuple[str, dict[str, Any]]] = []
         for where in _of_documents(document_ids):
             with translated_errors():
                 found = self.rows.get(where=where, include=["metadatas"])
