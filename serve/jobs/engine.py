@@ -200,8 +200,10 @@ class JobEngine:
         while True:
             try:
                 await self._prune(time.time() - grace)
-            except ExecutionStoreError as error:
+            except (ExecutionStoreError, QueueUnavailableError) as error:
                 log.warning("The jobs can't be pruned now: %s", error)
+            except Exception:  # the next round may go well, and without any the disk fills up
+                log.exception("Pruning the jobs failed")
             # The age keeps away from jobs that are being submitted.
             grace = SUBMISSION_SECONDS
             await asyncio.sleep(PRUNE_SECONDS)

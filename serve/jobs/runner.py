@@ -12,7 +12,7 @@ from hayhooks.durable.engine import ExecutionLeaseLostError
 from hayhooks.durable.store import ExecutionStoreError
 
 from serve.jobs.attempt import HandBackError, JobAttempt, OthersWaitError, Workshop
-from serve.jobs.faults import JobFailedError, causes, is_transient  # noqa: F401  (until the service takes them there)
+from serve.jobs.faults import JobFailedError
 from serve.jobs.model import JobInput, JobInterrupted, PostponeError
 from serve.jobs.state import JobRun
 
