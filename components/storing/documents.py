@@ -32,6 +32,9 @@ class InvalidCursorError(DocumentStoreError):
 class TenantDocumentStore(ChunkStore):
     """One tenant's documents, each a number of chunks."""
 
+    # Whether the collection was once seen to be large.
+    _many = False
+
     def held_versions(self, document_ids: Iterable[str]) -> dict[str, list[HeldVersion]]:
         """
         Say which chunks are held of documents.
@@ -40,11 +43,10 @@ class TenantDocumentStore(ChunkStore):
         :returns: for each document that has chunks its versions, the latest first; usually there is one.
         """
         rows: list[tuple[str, dict[str, Any]]] = []
-        for where in _of_documents(document_ids):
-            with translated_errors():
-                found = self.rows.get(where=where, include=["metadatas"])
-            rows += zip(found["ids"], found["metadatas"], strict=True)
-        return held_versions(rows)
+        wanted = set(document_ids)
+        if (rows := self._all_if_few()) is None:
+            rows = [row for where in _of_documents(wanted) for row in self._read(where=where)]
+        return held_versions(row for row in rows if row[1].get("document_id") in wanted)
 
     def document_states(self, document_ids: Iterable[str]) -> dict[str, DocumentState]:
         """
@@ -108,10 +110,13 @@ class TenantDocumentStore(ChunkStore):
         :param chunks: the ids of the chunks, by document id.
         :returns: whether it is so.
         """
-        found: list[str] = []
-        for where in _of_documents(chunks):
-            with translated_errors():
-                found += self.rows.get(where=where, include=[])["ids"]
+        if (rows := self._all_if_few()) is not None:
+            found = [key for key, meta in rows if meta.get("document_id") in chunks]
+        else:
+            found = []
+            for where in _of_documents(chunks):
+                with translated_errors():
+                    found += self.rows.get(where=where, include=[])["ids"]
         return sorted(found) == sorted(key for keys in chunks.values() for key in keys)
 
     def list_documents(
@@ -203,8 +208,11 @@ class TenantDocumentStore(ChunkStore):
 
     def _all_if_few(self) -> list[Row] | None:
         # Chroma looks a condition up among the rows of all tenants, which is slow where these are many.
+        if self._many:
+            return None
         rows = self._read(limit=_FEW_ROWS + 1)
-        return rows if len(rows) <= _FEW_ROWS else None
+        self._many = len(rows) > _FEW_ROWS
+        return None if self._many else rows
 
     def _read(self, **which: Any) -> list[Row]:
         with translated_errors():

@@ -6,8 +6,9 @@ fails when two callers create a collection at once; `ChunkStore` mends the first
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar
 
 import chromadb
@@ -23,6 +24,7 @@ from components.storing.errors import (
     UnknownTenantError,
     translated_errors,
 )
+from components.storing.sharing import SharedLock
 
 T = TypeVar("T")
 
@@ -47,6 +49,7 @@ class ChunkStore(ChromaDocumentStore):
         timeout: float,
         batch_size: int,
         reopen: Callable[[], "ChunkStore"],
+        lock: SharedLock | None = None,
     ) -> None:
         """
         Wrap an open collection; use `TenantDocumentStores.get` or `.get_or_create`.
@@ -57,6 +60,7 @@ class ChunkStore(ChromaDocumentStore):
         :param timeout: seconds an asynchronous call may take.
         :param batch_size: rows written in one call.
         :param reopen: called when the collection turns out to be gone; looks up what is in its place.
+        :param lock: keeps searches and writes of the collection apart, where Chroma does not.
         """
         super().__init__(collection.name, distance_function=DISTANCE)
         self._client = client
@@ -65,6 +69,7 @@ class ChunkStore(ChromaDocumentStore):
         self._timeout = timeout
         self._batch_size = batch_size
         self._reopen = reopen
+        self._lock = lock
         # Held by who compares versions and then writes.
         self.writing = threading.Lock()
 
@@ -110,7 +115,7 @@ class ChunkStore(ChromaDocumentStore):
             }
         for part in slices(list(by_id.values()), most=self._batch_size):
             rows = [self._convert_document_to_chroma(document) for document in part]
-            with translated_errors():
+            with self.changing():
                 self.rows.upsert(
                     ids=[row["ids"][0] for row in rows if row],
                     documents=[row["documents"][0] for row in rows if row],
@@ -140,7 +145,7 @@ class ChunkStore(ChromaDocumentStore):
     def _search(
         self, query_embeddings: list[list[float]], top_k: int, filters: dict[str, Any] | None
     ) -> list[list[Document]]:
-        with translated_errors():
+        with translated_errors(), self._lock.reading() if self._lock else nullcontext():
             result = self.rows.query(
                 query_embeddings=query_embeddings,
                 n_results=top_k,
@@ -166,7 +171,7 @@ class ChunkStore(ChromaDocumentStore):
         :param document_ids: the ids.
         """
         for part in slices(document_ids, most=self._batch_size):
-            with translated_errors():
+            with self.changing():
                 self.rows.delete(ids=list(part))
 
     async def count_documents_async(self) -> int:
@@ -195,6 +200,16 @@ class ChunkStore(ChromaDocumentStore):
 
     def close(self) -> None:
         """Do nothing: the client is shared and closed by `TenantDocumentStores`."""
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """
+        Change rows inside the block.
+
+        :raises DocumentStoreError: see `translated_errors`.
+        """
+        with translated_errors(), self._lock.writing() if self._lock else nullcontext():
+            yield
 
     async def off_loop(self, call: Callable[..., T], *args: Any) -> T:
         """

@@ -10,6 +10,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import chromadb
 from chromadb.errors import NotFoundError
@@ -20,6 +21,7 @@ from components.storing.contract import Splitting
 from components.storing.documents import TenantDocumentStore
 from components.storing.errors import UnknownDocumentError, UnknownTenantError, translated_errors
 from components.storing.naming import check_tenant_id
+from components.storing.sharing import SharedLock
 from components.storing.store import with_deadline
 
 # Handles are small; only so many tenants are looked up in Chroma once.
@@ -95,6 +97,7 @@ class TenantDocumentStores:
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="chroma")
         self._lock = threading.Lock()
         self._handles: OrderedDict[str, _Handle] = OrderedDict()
+        self._locks: WeakValueDictionary[str, SharedLock] = WeakValueDictionary()
 
     @property
     def location(self) -> str:
@@ -316,6 +319,7 @@ class TenantDocumentStores:
             self._timeout,
             self._batch_size,
             reopen=lambda: self._open(tenant_id, create=False),
+            lock=self._lock_of(collection) if self._connection.embedded else None,
         )
 
     def forget(self, tenant_id: str) -> None:
@@ -326,6 +330,12 @@ class TenantDocumentStores:
         """
         with self._lock:
             self._handles.pop(tenant_id, None)
+
+    def _lock_of(self, collection: chromadb.Collection) -> SharedLock:
+        # Embedded Chroma may load an index that it dropped from its cache while another thread writes to it, and go on
+        # with what it loaded.
+        with self._lock:
+            return self._locks.setdefault(str(collection.id), SharedLock())
 
     def _fresh(self, tenant_id: str) -> TenantDocumentStore | None:
         with self._lock:
