@@ -50,10 +50,7 @@ def texts_intake(body: IngestBody, tenant_id: str) -> Intake:
         content = hashlib.sha256(text.encode("utf-8")).hexdigest()
         document_id = document_id or id_of_text(content)
         digest.add(document_id, title, meta, content)
-        # Checked already; to check thousands again would take as long as to read the request.
-        source = Source.model_construct(
-            id=document_id, title=title, meta=meta, accepted_at=now, text=text, file=None
-        )
+        source = Source(id=document_id, title=title, meta=meta, accepted_at=now, text=text)
         sources.append(source)
     return Intake(tenant_id, body.pipeline, sources, digest.hexdigest())
 

@@ -1,6 +1,7 @@
 """What the service is made of, from its settings: registry, jobs, and the lock on its data."""
 
 import asyncio
+import gc
 import logging
 import time
 from typing import Any
@@ -267,6 +268,9 @@ class Service:
         except Exception:
             logger.exception("the models could not be loaded")
             raise
+        # What is loaded stays. Else a request that makes thousands of objects pays for looking through all of it.
+        gc.collect()
+        gc.freeze()
         logger.info("ready: modes %s", ", ".join(self.registry))
 
 
