@@ -12,6 +12,8 @@ from dataclasses import dataclass
 # Neither keys nor addresses: a converter that a file has taken over would find them.
 _ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "SYSTEMROOT")
 
+_ENDING_SECONDS = 0.2
+
 
 @dataclass(frozen=True)
 class NewProcess:
@@ -60,7 +62,14 @@ class Nursery:
         :returns: whether it runs.
         """
         with self._lock:
-            return generation == self._generation and self._parent is not None and self._parent.poll() is None
+            if generation != self._generation or self._parent is None:
+                return False
+            try:
+                # Its connections are closed a little before it can be seen to have ended.
+                self._parent.wait(_ENDING_SECONDS)
+            except subprocess.TimeoutExpired:
+                return True
+            return False
 
     def close(self) -> None:
         """End the process and all that it has forked."""
@@ -78,7 +87,8 @@ class Nursery:
         ours, theirs = socket.socketpair()
         environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
         environment |= {
-            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+            # A program run with -c or -m, and a notebook, have their directory on the path as "".
+            "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
             "PYTHONDONTWRITEBYTECODE": "1",
             # Threads of numerical libraries would not survive the fork, and each reserves memory.
             "OPENBLAS_NUM_THREADS": "1",

@@ -119,13 +119,13 @@ class SandboxedConverter:
         for attempt in (1, 2):
             process = NURSERY.process()
             with process.connection as connection:
+                conversation = _Conversation(connection, self._most_bytes)
                 try:
-                    return _Conversation(connection, self._most_bytes).hold(
-                        header, data, self.convert_timeout
-                    )
+                    return conversation.hold(header, data, self.convert_timeout)
                 except (ConnectionError, EOFError):
                     # When the nursery itself was killed, the file was not to blame.
-                    if attempt == 2 or NURSERY.runs(process.generation):
+                    to_blame = conversation.begun and NURSERY.runs(process.generation)
+                    if attempt == 2 or to_blame:
                         raise SourceError(self._ended()) from None
                 except TimeoutError:
                     limit = f"{self.convert_timeout:g} s (CONVERT_TIMEOUT)"
@@ -149,6 +149,7 @@ class _Conversation:
         self._most_bytes = most_bytes
         self._pid = 0
         self._deadline = float("inf")
+        self.begun = False
 
     def hold(self, header: dict[str, Any], data: bytes, timeout: float) -> dict[str, Any]:
         """Send a file and wait for what became of it; whatever happens, the process ends."""
@@ -156,6 +157,7 @@ class _Conversation:
         try:
             self._connection.sendall(struct.pack("!I", len(words)) + words)
             (self._pid,) = struct.unpack("!I", self._receive(4))
+            self.begun = True
             begin = time.monotonic()
             self._deadline = begin + timeout + _LATE_SECONDS
             return self._exchange(data, begin + timeout)
