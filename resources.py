@@ -109,7 +109,7 @@ class Resources:
     def document_embedder(self) -> Any:
         """Embeds documents, with their titles."""
         if self.settings.embedding_provider == "embedded":
-            return OnnxDocumentEmbedder(self._onnx_model)
+            return OnnxDocumentEmbedder(self._onnx_model, max_workers=self.settings.ingest_workers)
         return served_document_embedder(*self._embedding_server)
 
     @cached_property

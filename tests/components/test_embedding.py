@@ -1,4 +1,6 @@
 import asyncio
+import os
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -7,7 +9,7 @@ import numpy as np
 import pytest
 from haystack import Document
 
-from components.embedding import OnnxDocumentEmbedder, OnnxEmbeddingModel, OnnxTextEmbedder
+from components.embedding import NICENESS, OnnxDocumentEmbedder, OnnxEmbeddingModel, OnnxTextEmbedder
 
 LAKE = "The lake is 40 metres deep."
 
@@ -112,3 +114,30 @@ def test_embedding_leaves_the_event_loop(embedding_model: OnnxEmbeddingModel) ->
     asyncio.run(OnnxTextEmbedder(watching).run_async(LAKE))
     asyncio.run(OnnxDocumentEmbedder(watching).run_async([Document(content=LAKE)]))
     assert [name.rsplit("_", 1)[0] for name in threads] == ["embed-text", "embed-documents"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have a niceness of their own on Linux only")
+def test_documents_are_embedded_by_threads_that_give_way(
+    embedding_model: OnnxEmbeddingModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The processor goes to questions first, and whoever asks for embeddings of documents stays as nice as it was."""
+    seen = []
+    encode = embedding_model.encode
+
+    def watched(texts: list[str]) -> np.ndarray:
+        seen.append(_niceness())
+        return encode(texts)
+
+    monkeypatch.setattr(embedding_model, "encode", watched)
+    before = _niceness()
+    embedder = OnnxDocumentEmbedder(embedding_model)
+    embedder.run([Document(content=LAKE)])
+    asyncio.run(embedder.run_async([Document(content=LAKE)]))
+
+    assert all(niceness >= NICENESS for niceness in seen)
+    assert len(seen) == 2
+    assert _niceness() == before
+
+
+def _niceness() -> int:
+    return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
