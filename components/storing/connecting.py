@@ -85,11 +85,14 @@ class ChromaConnection:
         if self._path is None:
             return chromadb.EphemeralClient(settings)
         self._path.mkdir(parents=True, exist_ok=True)
-        keep_write_ahead_log(self._path / "chroma.sqlite3")
         settings.persist_directory, settings.is_persistent = str(self._path), True
         with _making:
-            known = Client._identifier_to_system.get(settings.persist_directory)
-            return Client.from_system(known or self._system(settings))
+            system = Client._identifier_to_system.get(settings.persist_directory)
+            if system is None:
+                # Only while the database is closed: a second SQLite in the process would break the locks of Chroma's.
+                keep_write_ahead_log(self._path / "chroma.sqlite3")
+                system = self._system(settings)
+            return Client.from_system(system)
 
     def _system(self, settings: ChromaSettings) -> System:
         # As `PersistentClient` does it, which sizes its cache by the file limit and lets nobody say otherwise.

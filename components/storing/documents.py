@@ -44,9 +44,9 @@ class TenantDocumentStore(ChunkStore):
         """
         rows: list[tuple[str, dict[str, Any]]] = []
         wanted = set(document_ids)
-        if (rows := self._all_if_few()) is None:
-            rows = [row for where in _of_documents(wanted) for row in self._read(where=where)]
-        return held_versions(row for row in rows if row[1].get("document_id") in wanted)
+        if (few := self._all_if_few()) is not None:
+            return held_versions(row for row in few if row[1].get("document_id") in wanted)
+        return held_versions(row for where in _of_documents(wanted) for row in self._read(where=where))
 
     def document_states(self, document_ids: Iterable[str]) -> dict[str, DocumentState]:
         """
