@@ -1,11 +1,16 @@
-"""Made-up texts and questions: the same ones in every run and in both systems that are compared."""
+"""Texts and questions: the same ones in every run and in both systems that are compared."""
 
+import json
+import os
 import random
 from functools import cache
+from pathlib import Path
+from typing import Any
 
 VOCABULARY_SIZE = 4_000
 WORDS_IN_TEXT = 150
 SENTENCE_WORDS = 15
+MADE_UP = "made up"
 _SYLLABLES = [
     "ba",
     "co",
@@ -59,6 +64,30 @@ def questions(about: list[str], count: int = 200) -> list[str]:
     """
     chosen = random.Random(3)
     return [f"What about {' '.join(chosen.sample(chosen.choice(about).split(), 6))}?" for _ in range(count)]
+
+
+def documents(corpus: str, count: int) -> list[dict[str, Any]]:
+    """
+    Give documents to ingest.
+
+    :param corpus: "made up", or a folder of `THRESHER_EVAL_DATA` with a `corpus.jsonl`.
+    :param count: how many at most.
+    :returns: documents as `POST /ingest/` takes them.
+    """
+    if corpus == MADE_UP:
+        return [{"id": f"text-{number}", "text": text} for number, text in enumerate(texts(count))]
+    with (Path(os.environ["THRESHER_EVAL_DATA"]) / corpus / "corpus.jsonl").open(encoding="utf-8") as lines:
+        entries = [json.loads(line) for line, _ in zip(lines, range(count), strict=False)]
+    return [{"id": entry["doc_id"], "title": entry["title"], "text": entry["text"]} for entry in entries]
+
+
+def corpora() -> list[str]:
+    """:returns: The corpora that are there: made-up texts, and those of `THRESHER_EVAL_DATA`."""
+    folder = os.environ.get("THRESHER_EVAL_DATA")
+    found = [
+        name for name in ("medquad", "large") if folder and (Path(folder) / name / "corpus.jsonl").is_file()
+    ]
+    return [MADE_UP, *found]
 
 
 def _text(chosen: random.Random, number: int) -> str:

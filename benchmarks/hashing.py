@@ -68,7 +68,9 @@ class HashingDocumentEmbedder:
         :param documents: the documents.
         :returns: `documents` with embeddings.
         """
-        vectors = embed_all([document.content or "" for document in documents]) if documents else []
+        vectors: Sequence[np.ndarray] = []
+        if documents:
+            vectors = list(embed_all([document.content or "" for document in documents]))
         return {
             "documents": [replace(d, embedding=v.tolist()) for d, v in zip(documents, vectors, strict=True)]
         }

@@ -35,6 +35,14 @@ class RunningServer:
         """:returns: The processor time that it has used."""
         return float((await self.client.send("GET", PATH))[1])
 
+    @property
+    def rss_mb(self) -> float:
+        """:returns: The most memory that it has held, in megabytes; 0 where the system does not tell."""
+        status = Path(f"/proc/{self.process.pid}/status")
+        if not status.is_file():
+            return 0.0
+        return float(status.read_text().split("VmHWM:", 1)[1].split(maxsplit=1)[0]) / 1024
+
     async def post(self, path: str, data: object) -> Any:
         """
         Post JSON.

@@ -1,4 +1,4 @@
-"""The service as it is served, but for its embeddings (by hashing) and its model server (the stub)."""
+"""The service as it is served, but for its model server (the stub) and, unless told, its embeddings (by hashing)."""
 
 import argparse
 import socket
@@ -8,6 +8,7 @@ from typing import Any
 from benchmarks.clock import CPUClock
 from benchmarks.hashing import HashingResources
 from benchmarks.stub_llm import MODEL
+from resources import Resources
 from serve import server
 from serve.app import build_app
 from serve.service import Service
@@ -16,6 +17,7 @@ from settings import BUILTIN_PIPELINES, Settings
 
 # As many calls at once as the clients can cause, so that it is not the limit that is measured.
 LLM_CONCURRENCY = 512
+EMBEDDINGS: dict[str, type[Resources]] = {"hashing": HashingResources, "minilm": Resources}
 
 
 def settings(data: Path, llm_port: int, provider: str = "openai", **others: Any) -> Settings:
@@ -66,10 +68,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="directory of the database")
     parser.add_argument("--llm-port", type=int, required=True, help="port of the stub model server")
     parser.add_argument("--provider", default="openai", help="protocol spoken with it")
+    parser.add_argument("--embeddings", default="hashing", choices=EMBEDDINGS, help="how texts are embedded")
     options = parser.parse_args()
     made = settings(options.data, options.llm_port, options.provider)
     configure_logging(made.log_level)
-    started = Service(made, HashingResources(made))
+    started = Service(made, EMBEDDINGS[options.embeddings](made))
     server.run(CPUClock(build_app(started)), socket.socket(fileno=options.fd), started.lock)
 
 
