@@ -47,6 +47,8 @@ _CHARSET = re.compile(
     r"(utf|us-ascii|iso|windows|cp\d|latin|koi8|gb|big5|shift|sjis|euc|tis|mac)[\w-]*", re.I
 )
 _TYPOGRAPHY = frozenset("’‘‚“”„«»‹›–—…•·§°€£©®™¿¡ºª´×½\xa0、。「」『』（），：；？！％～・【】《》")
+# An ASCII letter beside one of an alphabet that is not the Latin one.
+_MIXED = re.compile("(?<=[a-zA-Z])[\u0370-\u1dff]|[\u0370-\u1dff](?=[a-zA-Z])")
 _BINARY = "is no text but a binary file, or in an encoding that is not known; save it as UTF-8"
 _SAMPLE = 65_536
 
@@ -150,7 +152,7 @@ def _most_sensible(data: bytes) -> CharsetMatch | None:
     if not matches:
         return None
     coherent = max(match.coherence for match in matches) - 0.2
-    near = [match for match in matches if match.chaos <= matches[0].chaos + 0.06]
+    near = [match for match in matches if match.chaos <= matches[0].chaos + 0.12]
     # Encodings of one family differ in a few letters: take the one that gives letters and not signs, makes the most
     # sense in a language, and is the most usual.
     return max(
@@ -165,7 +167,7 @@ def _most_sensible(data: bytes) -> CharsetMatch | None:
 
 
 def _lettered(text: str) -> float:
-    """Give the share of letters and typography in what is not ASCII."""
-    foreign = [character for character in text if character > "\x7f"]
-    good = sum(character.isalpha() or character in _TYPOGRAPHY for character in foreign)
-    return good / max(len(foreign), 1)
+    """Give the share of letters and typography in what is not ASCII; words that mix alphabets do not count."""
+    foreign = sum(character > "\x7f" for character in text)
+    good = sum(character > "\x7f" and (character.isalpha() or character in _TYPOGRAPHY) for character in text)
+    return (good - len(_MIXED.findall(text))) / max(foreign, 1)

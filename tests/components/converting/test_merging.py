@@ -1,0 +1,61 @@
+"""Sources in, documents out."""
+
+import pytest
+from haystack import Document
+from haystack.dataclasses import ByteStream
+
+from components.converting.errors import EmptySourceError, SourceError
+from components.converting.merging import SourceMerger
+from components.converting.routing import NOTE_META
+
+SOURCE = ByteStream(b"...", {"document_id": "a", "title": "A", "owner": "ann"})
+
+
+def part(text: str, **meta: object) -> Document:
+    """What a converter gives."""
+    return Document(
+        content=text, meta={"document_id": "a", "file_path": "/tmp/x", "docx": {"author": "b"}, **meta}
+    )
+
+
+def test_a_source_gives_one_document_with_its_own_metadata() -> None:
+    """Several documents of one source become its pages, and nothing of the converter's metadata is kept."""
+    outputs = SourceMerger(100).run(sources=[SOURCE], xlsx=[part("one"), part("two")])
+    [document] = outputs["documents"]
+    assert document.content == "one\ftwo"
+    assert {key: value for key, value in document.meta.items() if key != "_kind"} == SOURCE.meta
+    assert outputs["notes"] == {}
+
+
+def test_what_was_left_out_is_noted() -> None:
+    """Notes of converters, and pages of a PDF that have no text, are told."""
+    outputs = SourceMerger(100).run(sources=[SOURCE], pdf=[part("one\f\f ", **{NOTE_META: "a stain"})])
+    assert outputs["notes"] == {"a": "a stain; 2 of 3 pages have no text (pictures are not read)"}
+
+
+@pytest.mark.parametrize(
+    ("outputs", "reason"),
+    [
+        ({}, "no text"),
+        ({"text": [part(" \n")]}, "no text"),
+        ({"pdf": [part("\f")]}, "no text layer"),
+        ({"html": [part("")]}, "a script would fill it"),
+    ],
+)
+def test_a_source_without_text_is_told(outputs: dict[str, list[Document]], reason: str) -> None:
+    """What a converter skipped, or found empty, never passes as indexed."""
+    with pytest.raises(EmptySourceError, match=reason):
+        SourceMerger(100).run(sources=[SOURCE], **outputs)
+
+
+def test_a_source_with_too_much_text_is_refused() -> None:
+    """The limit on characters holds for plain text too."""
+    with pytest.raises(SourceError, match=r"more than 100 characters \(CONVERT_MAX_CHARS\)"):
+        SourceMerger(100).run(sources=[SOURCE], text=[part("x" * 101)])
+
+
+def test_texts_pass_through() -> None:
+    """Texts that came without a file are handed on as they are, but for blank ones."""
+    text = Document(content="hello", meta={"document_id": "b"})
+    documents = SourceMerger(100).run(documents=[text, Document(content=" ")])["documents"]
+    assert documents == [text]
