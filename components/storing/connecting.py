@@ -121,9 +121,10 @@ def cache_size(open_indexes: int) -> int:
     needed = wanted * _FILES_PER_INDEX + _OTHER_FILES
     if soft != resource.RLIM_INFINITY and soft < needed:
         raised = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-        with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
-            soft = raised
+        if raised > soft:
+            with contextlib.suppress(ValueError, OSError):
+                resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
+                soft = raised
         affordable = max(0, soft - _OTHER_FILES) // _FILES_PER_INDEX
         wanted = max(1, min(wanted, affordable) // _CACHE_PARTS) * _CACHE_PARTS
     return wanted

@@ -42,7 +42,6 @@ class TenantDocumentStore(ChunkStore):
         :param document_ids: which documents.
         :returns: for each document that has chunks its versions, the latest first; usually there is one.
         """
-        rows: list[tuple[str, dict[str, Any]]] = []
         wanted = set(document_ids)
         if (few := self._all_if_few()) is not None:
             return held_versions(row for row in few if row[1].get("document_id") in wanted)
