@@ -1,73 +1,101 @@
-"""Asking and ingesting from the command line: through the service that holds the data, or without one."""
+"""The commands' way to the data: through the service that holds it, or through one started in this process."""
 
+import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, Self
+from urllib.parse import quote
 
 import httpx
 
-from components.storing import check_tenant_id
-from modes.results import QueryResult
-from registry import ModeRegistry
-from serve.locking import DataDirInUseError, DataDirLock, running_service
-from serve.service import INDEXING, as_document
+from serve.locking import DataDirInUseError, DataDirLock, RunningService, running_service
 from settings import Settings
 
-Progress = Callable[[int], None]
-"""Called with the number of documents done since the last call."""
+Json = dict[str, Any]
 
-_POLL_SECONDS = 0.3
-_UPLOAD_DOCUMENTS = 200
-_UPLOAD_BYTES = 8_000_000
-
-
-@dataclass
-class Ingested:
-    """What became of documents: how many were indexed, in how many chunks, and what was wrong with the others."""
-
-    documents: int = 0
-    chunks: int = 0
-    errors: list[str] = field(default_factory=list)
+# A service that starts has the data directory before it has an address.
+_ADDRESS_SECONDS = 5.0
+_RETRY_SECONDS = (0.0, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 8.0)
+_PAGE = 100
 
 
 class ServiceError(RuntimeError):
-    """The running service refused or failed; the message is its own."""
+    """The service refused or failed; the message is its own."""
 
-
-class Client(Protocol):
-    """What the commands need, however it is done."""
-
-    where: str
-    """Says who answers."""
-
-    def ask(
-        self, question: str, mode: str, tenant_id: str, top_k: int | None, model: str | None
-    ) -> QueryResult:
-        """Answer a question."""
-
-    def ingest(self, documents: Sequence[dict[str, Any]], tenant_id: str, progress: Progress) -> Ingested:
-        """Index documents and say what became of them."""
-
-
-class LocalClient:
-    """Opens the data directory itself."""
-
-    where = "in this process"
-
-    def __init__(self, registry: ModeRegistry) -> None:
+    def __init__(
+        self, message: str, status: int = 0, kind: str = "", retry_after: float | None = None
+    ) -> None:
         """
-        Use a registry.
+        Say what the service said.
 
-        :param registry: the modes.
+        :param message: for the user.
+        :param status: HTTP status; 0 where there was no answer.
+        :param kind: kind of problem, such as `queue-full`.
+        :param retry_after: seconds after which it is worth to try again, where the service named them.
         """
-        self.registry = registry
+        super().__init__(message)
+        self.status = status
+        self.kind = kind
+        self.retry_after = retry_after
 
-    def ask(
-        self, question: str, mode: str, tenant_id: str, top_k: int | None, model: str | None
-    ) -> QueryResult:
+
+@dataclass(frozen=True)
+class OutgoingFile:
+    """A file to upload: its name is the id of its document."""
+
+    name: str
+    title: str
+    content: bytes
+
+
+class Client:
+    """
+    Asks the service that holds the data directory; where none runs, one is started in this process.
+
+    A call is repeated when the connection breaks, for no call does its work twice: another service, or this process,
+    has taken over by then.
+
+    Usage example:
+    ```python
+    with Client(Settings.load()) as client:
+        for job in client.jobs("acme"):
+            print(job["job_id"], job["status"])
+    ```
+    """
+
+    def __init__(self, settings: Settings, works: bool = False) -> None:
+        """
+        Remember where the data is; nothing is opened yet.
+
+        :param settings: the settings.
+        :param works: whether a service in this process works on jobs; otherwise they wait for another one.
+        """
+        self.settings = settings
+        self._works = works
+        self._timeout = settings.request_timeout + 10
+        self._open = ExitStack()
+        self._http: httpx.Client | None = None
+        self.here = False
+        """Whether the service runs in this process."""
+
+    def __enter__(self) -> Self:
+        """Reach the service."""
+        self._reach()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the connection, and the service when it runs here."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; a service in this process stops at the end of the batches under way."""
+        self._http = None
+        self._open.close()
+
+    def ask(self, question: str, mode: str, tenant_id: str, top_k: int | None, model: str | None) -> Json:
         """
         Answer a question.
 
@@ -76,139 +104,218 @@ class LocalClient:
         :param tenant_id: whose documents.
         :param top_k: chunks to retrieve.
         :param model: another language model.
-        :returns: the answer.
+        :returns: the answer, as `QueryResult` reads it.
         """
-        return self.registry[mode].run(question, tenant_id, top_k, model)
-
-    def ingest(self, documents: Sequence[dict[str, Any]], tenant_id: str, progress: Progress) -> Ingested:
-        """
-        Index documents.
-
-        :param documents: each with `id`, `text`, `title` and `meta`.
-        :param tenant_id: whose they are.
-        :param progress: told of each batch.
-        :returns: what became of them.
-        """
-        check_tenant_id(tenant_id)
-        chunks = 0
-        batch = self.registry.settings.ingest_batch_size
-        for begin in range(0, len(documents), batch):
-            part = [as_document(data) for data in documents[begin : begin + batch]]
-            chunks += sum(self.registry.indexing[INDEXING].run(tenant_id, part).written.values())
-            progress(len(part))
-        return Ingested(len(documents), chunks)
-
-
-class HttpClient:
-    """Talks to the service that holds the data directory."""
-
-    def __init__(self, url: str, timeout: float) -> None:
-        """
-        Name the service.
-
-        :param url: its base URL.
-        :param timeout: seconds one call may take.
-        """
-        self.where = f"the service at {url}"
-        self._http = httpx.Client(base_url=url, timeout=timeout, trust_env=False)
-
-    def ask(
-        self, question: str, mode: str, tenant_id: str, top_k: int | None, model: str | None
-    ) -> QueryResult:
-        """Answer a question; see `LocalClient.ask`."""
         body = {"q": question, "mode": mode, "tenant_id": tenant_id, "k": top_k, "model": model}
-        return QueryResult.model_validate(self._call("POST", "/query/", json=body))
+        return self._call("POST", "/query/", json=body)
 
-    def ingest(self, documents: Sequence[dict[str, Any]], tenant_id: str, progress: Progress) -> Ingested:
-        """Index documents; see `LocalClient.ingest`."""
-        result = Ingested()
-        for part in _uploads(documents):
-            body = {"tenant_id": tenant_id, "documents": part}
-            job = self._follow(self._call("POST", "/ingest/", json=body), progress)
-            result.documents += job["documents_ok"]
-            result.chunks += job["chunks_ok"]
-            result.errors += _errors_of(job)
-        return result
+    def upload(self, files: Sequence[OutgoingFile], tenant_id: str, pipeline: str | None, key: str) -> Json:
+        """
+        Send files to be indexed.
 
-    def close(self) -> None:
-        """Close the connection."""
-        self._http.close()
+        :param files: the files.
+        :param tenant_id: whose they are.
+        :param pipeline: another indexing pipeline than the usual one.
+        :param key: idempotency key: the same upload again gives the same job.
+        :returns: the job.
+        """
+        # The name in a form can't hold every character, so the id says it once more.
+        named = {file.name.replace('"', "%22"): file for file in files}
+        told = {name: {"id": file.name, "title": file.title} for name, file in named.items()}
+        return self._call(
+            "POST",
+            "/ingest/files",
+            params={"tenant_id": tenant_id},
+            data={"metadata": json.dumps(told)} | ({"pipeline": pipeline} if pipeline else {}),
+            files=[("files", (name, file.content)) for name, file in named.items()],
+            headers={"Idempotency-Key": key},
+        )
 
-    def _follow(self, job: dict[str, Any], progress: Progress) -> dict[str, Any]:
-        done = 0
+    def reindex(self, tenant_id: str) -> Json:
+        """
+        Build a tenant's index anew.
+
+        :param tenant_id: the tenant.
+        :returns: the job.
+        """
+        return self._call("POST", f"{_path('tenants', tenant_id)}/reindex")
+
+    def job(self, job_id: str) -> Json:
+        """
+        Tell the state of a job.
+
+        :param job_id: the job.
+        :returns: the job.
+        """
+        return self._call("GET", _path("ingest", job_id))
+
+    def jobs(self, tenant_id: str, status: str | None = None, limit: int | None = None) -> Iterator[Json]:
+        """
+        List a tenant's jobs, newest first.
+
+        :param tenant_id: the tenant.
+        :param status: only those that stand so.
+        :param limit: at most so many.
+        :returns: the jobs.
+        """
+        return self._pages("/ingest/", {"tenant_id": tenant_id, "status": status}, limit)
+
+    def cancel(self, job_id: str) -> Json:
+        """
+        Cancel a job.
+
+        :param job_id: the job.
+        :returns: the job as it then stands.
+        """
+        return self._call("DELETE", _path("ingest", job_id))
+
+    def retry(self, job_id: str) -> Json:
+        """
+        Run what failed in a job again.
+
+        :param job_id: the job.
+        :returns: the job, pending again.
+        """
+        return self._call("POST", f"{_path('ingest', job_id)}/retry")
+
+    def documents(self, tenant_id: str, limit: int | None = None) -> Iterator[Json]:
+        """
+        List a tenant's documents.
+
+        :param tenant_id: the tenant.
+        :param limit: at most so many.
+        :returns: the documents.
+        """
+        return self._pages("/documents", {"tenant_id": tenant_id}, limit)
+
+    def document(self, tenant_id: str, document_id: str) -> Json:
+        """
+        Give a document with its chunks.
+
+        :param tenant_id: whose it is.
+        :param document_id: the document.
+        :returns: the document; `items` are all its chunks.
+        """
+        path, wanted = _path("documents", document_id), {"tenant_id": tenant_id}
+        document = self._call("GET", path, params={**wanted, "limit": 1})
+        return {**document, "items": list(self._pages(path, wanted, None)), "next": None}
+
+    def delete_document(self, tenant_id: str, document_id: str) -> Json:
+        """
+        Delete a document.
+
+        :param tenant_id: whose it is.
+        :param document_id: the document.
+        :returns: what was deleted.
+        """
+        return self._call("DELETE", _path("documents", document_id), params={"tenant_id": tenant_id})
+
+    def drop_tenant(self, tenant_id: str) -> Json:
+        """
+        Delete a tenant with all its documents.
+
+        :param tenant_id: the tenant.
+        :returns: what was deleted.
+        """
+        return self._call("DELETE", _path("tenants", tenant_id))
+
+    def _pages(self, path: str, wanted: Mapping[str, Any], limit: int | None) -> Iterator[Json]:
+        asked = {name: value for name, value in wanted.items() if value is not None}
+        left = limit
         while True:
-            finished = job["documents_ok"] + job["documents_failed"]
-            progress(finished - done)
-            done = finished
-            if job["status"] == "done":
-                return job
-            if job["status"] in ("failed", "cancelled"):
-                raise ServiceError(
-                    f"job {job['job_id']} {job['status']}: {job['error'] or 'no reason given'}"
-                )
-            time.sleep(_POLL_SECONDS)
-            job = self._call("GET", f"/ingest/{job['job_id']}")
+            page = self._call("GET", path, params={**asked, "limit": min(left or _PAGE, _PAGE)})
+            yield from page["items"][:left]
+            left = None if left is None else left - len(page["items"])
+            if not page.get("next") or (left is not None and left <= 0):
+                return
+            asked["cursor"] = page["next"]
 
-    def _call(self, method: str, path: str, **more: Any) -> dict[str, Any]:
-        try:
-            response = self._http.request(method, path, **more)
-        except httpx.HTTPError as error:
-            raise ServiceError(f"{self.where} does not answer: {error}") from None
-        if response.is_error:
+    def _call(self, method: str, path: str, **more: Any) -> Json:
+        for wait in _RETRY_SECONDS:
+            time.sleep(wait)
             try:
-                detail = response.json()["detail"]
-            except (ValueError, KeyError, TypeError):
-                detail = response.reason_phrase
-            raise ServiceError(f"{self.where} answered {response.status_code}: {detail}")
-        return dict(response.json())
+                if self._http is None:
+                    self._reach()
+                assert self._http is not None
+                return _answer(self._http.request(method, path, **more))
+            except (httpx.ReadTimeout, httpx.WriteTimeout):
+                raise ServiceError(f"the service takes longer than {self._timeout:.0f} s") from None
+            except httpx.TransportError as error:
+                lost = error
+                self.close()
+        raise ServiceError(f"the service does not answer: {lost}") from None
+
+    def _reach(self) -> None:
+        """Find the service that has the data directory, or become it."""
+        deadline = time.monotonic() + _ADDRESS_SECONDS
+        while True:
+            try:
+                service = _holder(self.settings)
+                self._use(service.url if service else self._start())
+                self.here = service is None
+                return
+            except DataDirInUseError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+
+    def _start(self) -> str:
+        # Not before it is needed: it loads all that makes a service.
+        from serve.local import LocalService
+
+        service = LocalService(self.settings, self._works)
+        self._open.callback(service.close)
+        return service.url
+
+    def _use(self, url: str) -> None:
+        self._http = self._open.enter_context(
+            httpx.Client(base_url=url, timeout=self._timeout, trust_env=False)
+        )
 
 
-def _uploads(documents: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """Part documents into requests that the service takes."""
-    part: list[dict[str, Any]] = []
-    size = 0
-    for document in documents:
-        more = len(json.dumps(document, ensure_ascii=False).encode())
-        if part and (len(part) == _UPLOAD_DOCUMENTS or size + more > _UPLOAD_BYTES):
-            yield part
-            part, size = [], 0
-        part.append(document)
-        size += more
-    if part:
-        yield part
-
-
-def _errors_of(job: dict[str, Any]) -> list[str]:
-    errors = [f"{error['document_id']}: {error['error']}" for error in job["errors"]]
-    if unnamed := job["documents_failed"] - len(errors):
-        errors.append(f"{unnamed} more documents of job {job['job_id']} failed")
-    return errors
-
-
-@contextmanager
-def open_client(settings: Settings) -> Iterator[Client]:
+def _holder(settings: Settings) -> RunningService | None:
     """
-    Reach the data: through the service that holds it, else by opening it here.
+    Find the service that holds the data directory.
 
-    :param settings: say where the data is.
-    :returns: the client.
-    :raises DataDirInUseError: if another process has the data and is no service.
+    :param settings: say where it is.
+    :returns: the service; None where nobody holds the directory.
+    :raises DataDirInUseError: if one holds it that left no address (yet).
     """
     lock = DataDirLock(settings.data_dir)
     try:
+        # Only who holds the lock is asked: an address may have stayed behind, and lead to somebody else.
         lock.acquire()
     except DataDirInUseError:
-        service = running_service(settings.data_dir)
-        if service is None:
+        if (service := running_service(settings.data_dir)) is None:
             raise
-        client = HttpClient(service.url, settings.request_timeout + 10)
-        try:
-            yield client
-        finally:
-            client.close()
-        return
+        return service
+    lock.release()
+    return None
+
+
+def job_id_of(tenant_id: str, key: str) -> str:
+    """
+    Say which job an upload under an idempotency key is.
+
+    :param tenant_id: whose files they are.
+    :param key: the key.
+    :returns: the job's id.
+    """
+    return hashlib.sha256(f"{tenant_id}\0{key}".encode()).hexdigest()[:32]
+
+
+def _path(*parts: str) -> str:
+    return "/" + "/".join(quote(part, safe="") for part in parts)
+
+
+def _answer(response: httpx.Response) -> Json:
+    if not response.is_error:
+        return dict(response.json()) if response.content else {}
     try:
-        with ModeRegistry(settings) as registry:
-            yield LocalClient(registry)
-    finally:
-        lock.release()
+        problem = response.json()
+        detail, kind = problem["detail"], str(problem.get("type", "")).rpartition(":")[2]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        detail, kind = response.reason_phrase, ""
+    wait = response.headers.get("Retry-After", "")
+    seconds = float(wait) if wait.isdigit() else None
+    raise ServiceError(detail, response.status_code, kind, seconds)

@@ -7,11 +7,12 @@ from rich.console import Console
 from rich.rule import Rule
 from rich.table import Table
 
-from components.models.errors import ModelError
-from components.structuring import StructuredAnswerError
-from serve.client import Client, ServiceError, open_client
+from modes.results import QueryResult
+from serve.client import Client, ServiceError
 from serve.display import show_result
-from serve.sources import read_sources
+from serve.listings import show_remarks, summary
+from serve.sending import Following, Sending
+from serve.sources import SourceFile, find_files
 from settings import PROJECT_ROOT, Settings
 
 QUESTIONS = (
@@ -33,38 +34,32 @@ def run_demo(settings: Settings, console: Console, docs: Path | None, tenant_id:
 
     :param settings: the service's settings.
     :param console: where to print.
-    :param docs: directory of text files; the project's documentation when not given.
+    :param docs: directory of files; the project's documentation when not given.
     :param tenant_id: tenant to ingest for.
     :raises DemoError: if there are no documents.
     """
     folder = docs or PROJECT_ROOT / "docs"
-    documents, _ = read_sources([folder]) if folder.is_dir() else ([], [])
-    if not documents:
-        raise DemoError(f"there are no text files in {folder}; name a directory with --docs")
-    with open_client(settings) as client:
-        begin = time.perf_counter()
-        with console.status(f"ingesting {len(documents)} documents from {folder} …"):
-            ingested = client.ingest(documents, tenant_id, lambda _: None)
-        seconds = time.perf_counter() - begin
-        console.print(
-            f"Ingested {ingested.documents} documents, {ingested.chunks} chunks,"
-            f" in {seconds:.1f} s for tenant '{tenant_id}'."
-        )
-        summary = Table("mode", *QUESTIONS)
+    files = find_files([folder]).files if folder.is_dir() else []
+    if not files:
+        raise DemoError(f"there are no files to ingest in {folder}; name a directory with --docs")
+    with Client(settings, works=True) as client:
+        with console.status(f"ingesting {len(files)} documents from {folder} …"):
+            _ingest(client, console, files, tenant_id)
+        table = Table("mode", *QUESTIONS)
         times: dict[str, list[str]] = {mode: [] for mode in MODES}
         for question in QUESTIONS:
             console.print(Rule(question))
             for mode in MODES:
                 times[mode].append(_ask(client, console, question, mode, tenant_id))
     for mode, cells in times.items():
-        summary.add_row(mode, *cells)
-    console.print(summary)
+        table.add_row(mode, *cells)
+    console.print(table)
     console.print(
         "\nNext:\n"
         "  make serve                                              start the HTTP service\n"
         f"  curl -X POST 'http://127.0.0.1:{settings.port}/query/?q=What+is+a+stage%3F&mode=crag&tenant_id={tenant_id}'\n"
         f'  .venv/bin/thresher ask "What is a stage?" --mode crag --tenant {tenant_id}\n'
-        "  .venv/bin/thresher ingest PATH... --tenant mine         your own Markdown and text files\n"
+        "  .venv/bin/thresher ingest PATH... --tenant mine         your own files\n"
         "  docs/modes.md                                           how to write a mode of your own",
         highlight=False,
         markup=False,
@@ -72,11 +67,20 @@ def run_demo(settings: Settings, console: Console, docs: Path | None, tenant_id:
     )
 
 
+def _ingest(client: Client, console: Console, files: list[SourceFile], tenant_id: str) -> None:
+    begin = time.perf_counter()
+    following = Following(client, lambda _: None, len(files))
+    Sending(client, following, tenant_id, None).send(files)
+    tally = following.to_the_end()
+    show_remarks(console, tally.remarks)
+    console.print(summary(tally, tenant_id, time.perf_counter() - begin), highlight=False)
+
+
 def _ask(client: Client, console: Console, question: str, mode: str, tenant_id: str) -> str:
     try:
         with console.status(f"{mode} …"):
-            result = client.ask(question, mode, tenant_id, None, None)
-    except (ServiceError, StructuredAnswerError, ModelError) as error:
+            result = QueryResult.model_validate(client.ask(question, mode, tenant_id, None, None))
+    except ServiceError as error:
         # A small model may fail a question; the others still show what the modes do.
         console.print(f"{mode}: {error}", style="red", markup=False)
         return "failed"

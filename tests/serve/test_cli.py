@@ -2,92 +2,156 @@
 
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from click.testing import Result
+from typer.testing import CliRunner
 
-from serve.sources import read_sources
+from serve.cli import app
 from settings import BUILTIN_PIPELINES
+from tests.slow_reading import SLOW_PIPELINE
 
 ROOT = Path(__file__).parents[2]
 
 
 def thresher(*words: str, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run the command in a directory that is not the project's."""
-    variables = {
-        "DATA_DIR": str(folder / "data"),
-        "LLM_PROVIDER": "extractive",
-        "COLUMNS": "200",
-        **variables,
-    }
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
+    command = start(*words, folder=folder, **variables)
+    stdout, stderr = command.communicate()
+    return subprocess.CompletedProcess(words, command.returncode, stdout, stderr)
+
+
+def start(*words: str, folder: Path, **variables: str) -> subprocess.Popen[str]:
+    """Start the command in a directory that is not the project's."""
     command = [sys.executable, "-c", "from serve.cli import main; main()", *words]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **without_llm(folder), **variables}
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=folder, env=environment, stdout=pipe, stderr=pipe, text=True)
+
+
+def invoke(*words: str, folder: Path, **variables: str) -> Result:
+    """Run the command in this process, which is quicker."""
+    return CliRunner().invoke(app, words, env={**without_llm(folder), **variables})
+
+
+def without_llm(folder: Path) -> dict[str, str]:
+    return {"DATA_DIR": str(folder / "data"), "LLM_PROVIDER": "extractive", "COLUMNS": "200"}
 
 
 def test_help_names_every_command(tmp_path: Path) -> None:
     """`--help` lists the commands with what they do."""
     shown = thresher("--help", folder=tmp_path).stdout
-    for command in ("serve", "ask", "ingest", "modes", "check", "models", "demo"):
+    for command in (
+        "serve",
+        "ask",
+        "ingest",
+        "jobs",
+        "documents",
+        "reindex",
+        "modes",
+        "check",
+        "models",
+        "demo",
+    ):
         assert command in shown
 
 
 def test_ingest_then_ask(tmp_path: Path) -> None:
-    """A directory is ingested, skipping what is no text, and a question is answered from it with a citation."""
+    """A folder of many kinds is ingested, and a question is answered from it with a citation."""
     docs = tmp_path / "docs"
     docs.mkdir()
-    (docs / "lake.md").write_text("# Lake Constance\n\nLake Constance is 63 km long.\n")
+    (docs / "lakes.md").write_text(
+        "# Lakes\n\nIntro.\n\n## Lake Constance\n\nLake Constance is 63 km long.\n"
+    )
     (docs / "notes.txt").write_text("Bananas hold potassium.")
-    (docs / "broken.txt").write_bytes(b"\xff\xfe\x00x")
+    (docs / "table.csv").write_text("name,length\nLake Zurich,40 km\n")
     (docs / "empty.md").write_text("  \n")
     (docs / "picture.png").write_bytes(b"\x89PNG")
     ingested = thresher("ingest", "docs", "-t", "acme", folder=tmp_path)
-    assert "2 documents, 2 chunks" in ingested.stdout
-    assert "broken.txt: not UTF-8 text" in ingested.stderr
-    assert "empty.md: no text in it" in ingested.stderr
-    assert ingested.returncode == 1
+    assert ingested.stdout.startswith("4 documents: 3 indexed, 1 skipped; 3 chunks for tenant 'acme' in ")
+    assert "left out below folders: 1 .png files" in ingested.stderr
+    assert re.search(r"docs/empty.md .* skipped ", ingested.stderr)
+    assert ingested.returncode == 0
     asked = thresher(
         "ask", "How long is Lake Constance?", "-t", "acme", "-m", "crag_structured", "--json", folder=tmp_path
     )
     answer = json.loads(asked.stdout)
     assert "63 km" in answer["answer"]
-    assert answer["citations"][0]["document_id"] == "docs/lake.md"
-    assert answer["citations"][0]["title"] == "Lake Constance"
+    [citation] = answer["citations"]
+    assert (citation["document_id"], citation["section"]) == ("docs/lakes.md", "Lakes > Lake Constance")
     shown = thresher("ask", "How long is Lake Constance?", "-t", "acme", "-m", "crag", folder=tmp_path).stdout
-    assert "[1]" in shown
+    assert '"Lakes > Lake Constance"' in shown
     assert "CORRECT" in shown
 
 
-def test_files_of_one_name_stay_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ids are paths; where two files would get one id, the second is named and skipped."""
-    for folder in ("here/a", "here/b", "there/docs", "elsewhere/docs"):
-        (tmp_path / folder).mkdir(parents=True)
-        (tmp_path / folder / "README.md").write_text(f"# {folder}\n")
-    monkeypatch.chdir(tmp_path / "here")
-    outside = tmp_path / "there" / "docs" / "README.md"
-    paths = ["a/README.md", "./b/README.md", "a/../a/README.md", "../there/docs/README.md"]
-    documents, skipped = read_sources([*map(Path, paths), Path("../there/docs"), Path("../elsewhere/docs")])
-    assert [document["id"] for document in documents] == [
-        "a/README.md",
-        "b/README.md",
-        outside.as_posix(),
-        "docs/README.md",
-    ]
-    assert [(file.path.parts[-3], str(outside) in file.reason) for file in skipped] == [("elsewhere", True)]
-    assert "has the same name as" in skipped[0].reason
+def test_what_cannot_be_ingested_is_named(tmp_path: Path) -> None:
+    """Files that fail are named with the reason, the others are indexed, and the exit status is 1."""
+    (tmp_path / "good.txt").write_text("Bananas hold potassium.")
+    (tmp_path / "broken.pdf").write_bytes(b"\x00\x01\x02")
+    paths = [str(tmp_path / name) for name in ("good.txt", "broken.pdf", "missing.md")]
+    run = invoke("ingest", *paths, folder=tmp_path)
+    assert run.exit_code == 1
+    assert run.stdout.startswith("2 documents: 1 indexed, 1 failed; 1 chunks for tenant 'default'")
+    assert re.search(r"broken.pdf .* failed .* name says pdf", run.stderr)
+    assert re.search(r"missing.md .* failed .* does not exist", run.stderr)
 
 
-def test_long_titles_are_cut_and_long_paths_refused(tmp_path: Path) -> None:
-    """What the service would refuse is mended or said before anything is sent."""
-    (tmp_path / "long.md").write_text("# " + "x" * 2_000)
-    deep = tmp_path.joinpath(*["d" * 200] * 3)
-    deep.mkdir(parents=True)
-    (deep / "a.txt").write_text("text")
-    documents, skipped = read_sources([tmp_path])
-    assert [len(document["title"]) for document in documents] == [1_024]
-    assert [file.reason for file in skipped] == ["its path has more than 512 characters"]
+def test_jobs_and_documents_are_listed_shown_and_deleted(tmp_path: Path) -> None:
+    """What `ingest` did can be read back from `jobs` and `documents`; what is deleted there is gone."""
+    for name in ("a.txt", "b.txt", "c.bin"):
+        (tmp_path / name).write_text(f"The file {name} has a text.")
+    (tmp_path / "c.bin").write_bytes(b"\x89PNG\r\n\x1a\n\0\0")
+    assert invoke("ingest", str(tmp_path / "*.*"), folder=tmp_path).exit_code == 1
+    [job] = json.loads(invoke("jobs", "--json", folder=tmp_path).stdout)
+    assert (job["status"], job["documents_ok"], job["documents_failed"]) == ("done", 2, 1)
+    shown = invoke("jobs", "show", job["job_id"], folder=tmp_path).stdout
+    assert re.search(r"c.bin .* failed", shown)
+    assert job["job_id"] in invoke("jobs", "--status", "done", folder=tmp_path).stdout
+    assert json.loads(invoke("jobs", "--status", "failed", "--json", folder=tmp_path).stdout) == []
+
+    again = invoke("ingest", str(tmp_path / "a.txt"), folder=tmp_path)
+    assert "1 documents: 1 indexed (1 unchanged)" in again.stdout
+
+    documents = json.loads(invoke("documents", "--json", folder=tmp_path).stdout)
+    first, second = sorted(document["document_id"] for document in documents)
+    assert first.endswith("/a.txt")
+    assert "The file a.txt has a text." in invoke("documents", "show", first, folder=tmp_path).stdout
+    assert invoke("documents", "delete", first, folder=tmp_path).exit_code == 0
+    left = invoke("documents", folder=tmp_path).stdout
+    assert first not in left
+    assert second in left
+    assert CliRunner().invoke(app, ["documents", "drop-tenant", "-t", "default"], input="n\n").exit_code == 1
+    assert invoke("documents", "drop-tenant", "-t", "default", "--yes", folder=tmp_path).exit_code == 0
+    gone = invoke("documents", folder=tmp_path)
+    assert gone.exit_code == 1
+    assert "tenant 'default' has no documents" in gone.stderr
+
+
+def test_what_ctrl_c_breaks_off_goes_on(tmp_path: Path) -> None:
+    """Ctrl-C ends the command and says how its job goes on; until then other commands talk to its service."""
+    slow = {"PIPELINES_DIR": str(tmp_path / "pipelines"), "ALLOWED_MODULES": "tests.slow_reading"}
+    (tmp_path / "pipelines").mkdir()
+    (tmp_path / "pipelines" / "slow.yml").write_text(SLOW_PIPELINE)
+    (tmp_path / "docs").mkdir()
+    for number in range(20):
+        (tmp_path / "docs" / f"{number}.txt").write_text(f"This is text {number}.")
+    command = start("ingest", "docs", "--pipeline", "slow", folder=tmp_path, **slow)
+    while True:
+        listed = invoke("jobs", "--json", folder=tmp_path, **slow)
+        if listed.exit_code == 0 and (jobs := json.loads(listed.stdout)) and jobs[0]["documents_ok"]:
+            break
+    command.send_signal(signal.SIGINT)
+    _, said = command.communicate(timeout=60)
+    assert command.returncode == 130
+    [job] = jobs
+    assert f"thresher jobs watch {job['job_id']}" in " ".join(said.split())
+    watched = invoke("jobs", "watch", job["job_id"], folder=tmp_path, **slow)
+    assert watched.stdout.startswith("20 documents: 20 indexed; 20 chunks")
 
 
 def test_modes_are_listed(tmp_path: Path) -> None:
@@ -118,7 +182,7 @@ def test_check_finds_every_fault(tmp_path: Path) -> None:
         (("ask", "x", "-t", "a b"), "a tenant id has"),
         (("ask", " "), "the question is empty"),
         (("ingest", "no/such/file"), "does not exist"),
-        (("demo", "--docs", "/no/such"), "no text files"),
+        (("demo", "--docs", "/no/such"), "no files to ingest"),
         (("models", "fetch", "nope"), "nope"),
     ],
 )

@@ -1,40 +1,81 @@
-"""Ingesting through a running service."""
+"""Sending files to a service that is busy, broken off, or takes less than is sent."""
 
 import json
+import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
-from serve.client import HttpClient
+import pytest
+
+from serve.client import Client, ServiceError, job_id_of
 from serve.locking import DataDirLock
-from tests.serve.test_cli import thresher
+from serve.sending import Following, Sending, Tally
+from serve.sources import SourceFile
+from settings import Settings
 
-JOB = {"job_id": "j", "status": "done", "error": None}
+JOB = {"status": "done", "error": None, "documents_skipped": 0, "documents_failed": 0, "chunks_ok": 1}
+BROKEN_OFF = (0, {})
+
+
+class Upload:
+    """What was sent: the names of the files, and the idempotency key."""
+
+    def __init__(self, tenant: str, key: str, body: bytes) -> None:
+        self.tenant = tenant
+        self.key = key
+        self.names = [name.decode() for name in re.findall(rb'filename="([^"]*)"', body)]
+
+    def job(self) -> tuple[int, dict[str, Any]]:
+        """The answer to an upload that is accepted; the job is done when it is asked for."""
+        count = len(self.names)
+        job = {
+            **JOB,
+            "job_id": job_id_of(self.tenant, self.key),
+            "total": count,
+            "documents_ok": count,
+            "sources": [],
+        }
+        return 202, {**job, "status": "running"}
+
+
+Answer = Callable[[Upload], tuple[int, dict[str, Any]]]
 
 
 @contextmanager
-def service() -> Iterator[tuple[str, list[list[dict]]]]:
-    """A service that fails every document of the id `bad.txt`; gives its URL and the documents of each request."""
-    requests: list[list[dict]] = []
+def service(folder: Path, answer: Answer, finishes: bool = True) -> Iterator[list[Upload]]:
+    """A service that answers uploads as it is told, and knows the jobs that it gave; gives the uploads."""
+    uploads: list[Upload] = []
+    jobs: dict[str, dict[str, Any]] = {}
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.answer({"status": "ok"})
+            job = jobs.get(self.path.rpartition("/")[2])
+            if job and finishes:
+                job["status"] = "done"
+            self.reply(200, job) if job else self.reply(404, {"detail": "no job"})
 
         def do_POST(self) -> None:
-            documents = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["documents"]
-            requests.append(documents)
-            bad = [document["id"] for document in documents if document["id"] == "bad.txt"]
-            counts = {"documents_ok": len(documents) - len(bad), "documents_failed": len(bad), "chunks_ok": 1}
-            errors = [{"document_id": name, "error": "cannot be embedded"} for name in bad]
-            self.answer({**JOB, **counts, "errors": errors})
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            tenant = self.path.partition("tenant_id=")[2]
+            uploads.append(Upload(tenant, self.headers["Idempotency-Key"], body))
+            status, given = answer(uploads[-1])
+            if status == 202:
+                jobs[given["job_id"]] = given
+            self.reply(status, given)
 
-        def answer(self, body: dict) -> None:
-            content = json.dumps(body).encode()
-            self.send_response(200)
+        def reply(self, status: int, given: dict[str, Any]) -> None:
+            if not status:
+                self.connection.close()
+                return
+            content = json.dumps(given).encode()
+            self.send_response(status)
             self.send_header("Content-Length", str(len(content)))
+            if status == 429:
+                self.send_header("Retry-After", "0")
             self.end_headers()
             self.wfile.write(content)
 
@@ -42,39 +83,98 @@ def service() -> Iterator[tuple[str, list[list[dict]]]]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
+    lock = DataDirLock(folder / "data")
+    lock.acquire()
+    lock.announce(f"http://127.0.0.1:{server.server_port}")
     try:
-        yield f"http://127.0.0.1:{server.server_port}", requests
+        yield uploads
     finally:
+        lock.release()
         server.shutdown()
         thread.join()
         server.server_close()
 
 
-def test_documents_that_failed_are_named(tmp_path: Path) -> None:
-    """A job that is done but lost a document prints which and why, and the command exits with 1."""
-    (tmp_path / "bad.txt").write_text("bad")
-    (tmp_path / "good.txt").write_text("good")
-    lock = DataDirLock(tmp_path / "data")
-    lock.acquire()
-    try:
-        with service() as (url, _):
-            lock.announce(url)
-            run = thresher("ingest", "bad.txt", "good.txt", folder=tmp_path)
-    finally:
-        lock.release()
-    assert run.returncode == 1
-    assert "bad.txt: cannot be embedded" in run.stderr
-    assert "1 documents, 1 chunks" in run.stdout
+def send(folder: Path, *names: str, tenant: str = "acme", **settings: Any) -> Tally:
+    """Send small files through the service that holds the folder's data."""
+    files = []
+    for name in names:
+        (folder / name).write_text(name)
+        files.append(SourceFile(folder / name, name, len(name)))
+    with Client(Settings.load(data_dir=folder / "data", **settings)) as client:
+        following = Following(client, lambda _: None, len(files))
+        Sending(client, following, tenant, None).send(files)
+        return following.to_the_end()
 
 
-def test_requests_are_limited_by_their_size() -> None:
-    """Long documents are sent in several requests, each within what a service takes; none is lost."""
-    documents = [{"id": str(number), "text": "ä" * 1_500_000, "title": "", "meta": {}} for number in range(5)]
-    with service() as (url, requests):
-        client = HttpClient(url, 30)
-        result = client.ingest(documents, "acme", lambda _: None)
-        client.close()
-    assert [[document["id"] for document in part] for part in requests] == [["0", "1"], ["2", "3"], ["4"]]
-    assert (result.documents, result.errors) == (5, [])
+def test_a_broken_connection_is_repeated_under_the_same_key(tmp_path: Path) -> None:
+    """When the answer to an upload is lost, the upload is sent again and can be known by its key."""
+    answers = iter([BROKEN_OFF, BROKEN_OFF])
+    with service(tmp_path, lambda upload: next(answers, None) or upload.job()) as uploads:
+        assert send(tmp_path, "a.md").ok == 1
+    assert len(uploads) == 3
+    assert len({upload.key for upload in uploads}) == 1
+
+
+def test_a_full_queue_is_waited_for(tmp_path: Path) -> None:
+    """An upload that a full queue refuses is sent again until it is accepted."""
+    full = (429, {"type": "urn:thresher:problem:tenant-queue-full", "detail": "full"})
+    answers = iter([full])
+    with service(tmp_path, lambda upload: next(answers, None) or upload.job()) as uploads:
+        assert send(tmp_path, "a.md").ok == 1
+    assert len(uploads) == 2
+
+
+def test_what_is_too_large_goes_in_smaller_parts(tmp_path: Path) -> None:
+    """A part that a service refuses as too large is halved; a file that is too large alone has failed."""
+
+    def answer(upload: Upload) -> tuple[int, dict[str, Any]]:
+        if len(upload.names) > 1 or upload.names == ["big.md"]:
+            return 413, {"detail": "too large"}
+        return upload.job()
+
+    with service(tmp_path, answer):
+        tally = send(tmp_path, "a.md", "b.md", "big.md", "c.md")
+    assert (tally.total, tally.ok, tally.failed) == (4, 3, 1)
+    [remark] = tally.remarks
+    assert (remark.name, remark.status, remark.reason) == ("big.md", "failed", "too large")
+
+
+def test_parts_keep_within_the_limits_of_the_settings(tmp_path: Path) -> None:
+    """Files are parted by number and by size; none is lost, each goes once."""
+    with service(tmp_path, lambda upload: upload.job()) as uploads:
+        send(tmp_path, "a.md", "b.md", "c.md", max_documents_per_job=2)
+        send(tmp_path, "d.md", "e.md", "f.md", max_upload_bytes=2_500)
+    assert [upload.names for upload in uploads] == [["a.md", "b.md"], ["c.md"], ["d.md", "e.md"], ["f.md"]]
+
+
+def test_the_same_files_again_are_a_job_of_their_own(tmp_path: Path) -> None:
+    """Once a job is finished, the same files given again are sent again: a document may have been deleted since."""
+    with service(tmp_path, lambda upload: upload.job()) as uploads:
+        send(tmp_path, "a.md")
+        send(tmp_path, "a.md", tenant="other")
+        send(tmp_path, "a.md")
+    assert len({upload.key for upload in uploads}) == 3
+
+
+def test_what_is_under_way_is_not_sent_again(tmp_path: Path) -> None:
+    """Files that a command sent before it was broken off are in an unfinished job, which is followed instead."""
+    with service(tmp_path, lambda upload: upload.job(), finishes=False) as uploads:
+        for _ in range(2):
+            (tmp_path / "a.md").write_text("a.md")
+            with Client(Settings.load(data_dir=tmp_path / "data")) as client:
+                following = Following(client, lambda _: None)
+                Sending(client, following, "acme", None).send([SourceFile(tmp_path / "a.md", "a.md", 4)])
+                assert len(following.unfinished) == 1
+    assert len(uploads) == 1
+
+
+def test_other_refusals_end_the_command(tmp_path: Path) -> None:
+    """What the service refuses for good is raised in its own words."""
+    with (
+        service(tmp_path, lambda _: (422, {"detail": "there is no indexing pipeline 'x'"})),
+        pytest.raises(ServiceError, match="there is no indexing pipeline 'x'"),
+    ):
+        send(tmp_path, "a.md")

@@ -1,0 +1,83 @@
+"""The command `thresher documents`."""
+
+from itertools import islice
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from serve.terminal import AsJson, Tenant, err, out, plain_errors, print_json, quiet_settings
+
+app = typer.Typer(help="List documents; show and delete them.", invoke_without_command=True)
+
+_DocumentID = Annotated[str, typer.Argument(metavar="ID", help="A document's id.")]
+
+
+@app.callback()
+def documents(
+    context: typer.Context,
+    tenant: Tenant = "default",
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many.")] = 100,
+    as_json: AsJson = False,
+) -> None:
+    """List a tenant's documents; show and delete them."""
+    if context.invoked_subcommand is not None:
+        return
+    with plain_errors():
+        from serve.client import Client
+        from serve.listings import show_documents
+
+        with Client(quiet_settings()) as client:
+            there = list(islice(client.documents(tenant), limit + 1))
+        if as_json:
+            print_json(there[:limit])
+            return
+        show_documents(out, there[:limit])
+        if len(there) > limit:
+            err.print(f"there are more: --limit {2 * limit} shows some")
+
+
+@app.command()
+def show(document: _DocumentID, tenant: Tenant = "default", as_json: AsJson = False) -> None:
+    """Show a document and its chunks."""
+    with plain_errors():
+        from serve.client import Client
+        from serve.listings import show_document
+
+        with Client(quiet_settings()) as client:
+            found = client.document(tenant, document)
+        if as_json:
+            print_json(found)
+        else:
+            show_document(out, found)
+
+
+@app.command()
+def delete(
+    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="The documents' ids.")],
+    tenant: Tenant = "default",
+) -> None:
+    """Delete documents."""
+    with plain_errors():
+        from serve.client import Client
+
+        with Client(quiet_settings()) as client:
+            for name in ids:
+                client.delete_document(tenant, name)
+                out.print(Text(f"deleted {name}"), soft_wrap=True)
+
+
+@app.command()
+def drop_tenant(
+    tenant: Annotated[str, typer.Option("--tenant", "-t", help="Whose documents.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Delete a tenant with all its documents; asks first."""
+    with plain_errors():
+        from serve.client import Client
+
+        if not yes:
+            typer.confirm(f"Delete every document of tenant '{tenant}'?", abort=True)
+        with Client(quiet_settings()) as client:
+            client.drop_tenant(tenant)
+        out.print(f"tenant '{tenant}' is gone", highlight=False)

@@ -1,0 +1,89 @@
+"""The command `thresher jobs`."""
+
+from itertools import islice
+from typing import Annotated
+
+import typer
+
+from serve.cli_ingest import follow_job
+from serve.terminal import AsJson, Tenant, err, out, plain_errors, print_json, quiet_settings
+
+app = typer.Typer(
+    help="List ingestion jobs; show, follow, cancel and retry one.", invoke_without_command=True
+)
+
+_JobID = Annotated[str, typer.Argument(metavar="JOB", help="A job's id.")]
+
+
+@app.callback()
+def jobs(
+    context: typer.Context,
+    tenant: Tenant = "default",
+    status: Annotated[
+        str | None, typer.Option(help="Only `pending`, `running`, `done`, `failed` or `cancelled` ones.")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many.")] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """List ingestion jobs, the newest first; show, follow, cancel and retry one."""
+    if context.invoked_subcommand is not None:
+        return
+    with plain_errors():
+        from serve.client import Client
+        from serve.listings import show_jobs
+
+        with Client(quiet_settings()) as client:
+            there = list(islice(client.jobs(tenant, status), limit + 1))
+        if as_json:
+            print_json(there[:limit])
+            return
+        show_jobs(out, there[:limit])
+        if len(there) > limit:
+            err.print(f"there are more: --limit {2 * limit} shows some")
+
+
+@app.command()
+def show(job: _JobID, as_json: AsJson = False) -> None:
+    """Show a job and what became of its documents."""
+    with plain_errors():
+        from serve.client import Client
+        from serve.listings import show_job
+
+        with Client(quiet_settings()) as client:
+            found = client.job(job)
+        if as_json:
+            print_json(found)
+        else:
+            show_job(out, found)
+
+
+@app.command()
+def watch(job: _JobID) -> None:
+    """Follow a job to its end; works on it where no service runs."""
+    with plain_errors():
+        from serve.client import Client
+
+        with Client(quiet_settings(), works=True) as client:
+            follow_job(client, client.job(job), "working")
+
+
+@app.command()
+def cancel(job: _JobID) -> None:
+    """Cancel a job; what it has indexed stays."""
+    with plain_errors():
+        from serve.client import Client
+
+        with Client(quiet_settings()) as client:
+            found = client.cancel(job)
+        written = f"{found['documents_ok']} of {found['total']} documents had been indexed"
+        out.print(f"{found['status']}: {written}", highlight=False)
+
+
+@app.command()
+def retry(job: _JobID) -> None:
+    """Run what failed in a job again, and follow it."""
+    with plain_errors():
+        from serve.client import Client
+
+        with Client(quiet_settings(), works=True) as client:
+            follow_job(client, client.retry(job), "trying again")
