@@ -191,7 +191,7 @@ def _version(document_id: str, parts: list[Document], tenant_id: str, now: float
             "chunks": len(chunks),
             "fingerprint": fingerprint,
             "ingested_at": float(first.get("ingested_at", now)),
-            **{key: first[key] for key in ("job_id", "pipeline") if first.get(key)},
+            **{key: first[key] for key in ("_kind", "job_id", "pipeline") if first.get(key)},
             **writer_notes(tenant_id),
         }
     )

@@ -85,7 +85,6 @@ class _Placer:
         return found if found >= 0 else None
 
     def _numbered(self, chunk: Document, text: str, meta: dict[str, Any]) -> Document:
-        meta.pop(KIND_META, None)
         # The splitter's own count of pages, which is 1 for a text that has none.
         meta.pop("page_number", None)
         meta["split_id"] = self._count

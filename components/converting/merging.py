@@ -11,7 +11,7 @@ from components.converting.kinds import KINDS
 from components.converting.routing import NOTE_META
 
 KIND_META = "_kind"
-"""Metadata key of the kind of file that a document was; `ChunkLocator` takes it off again."""
+"""Metadata key of the kind of file that a document was; the store keeps it for when the document is indexed anew."""
 
 _EMPTY = {
     "pdf": "there is no text in it: it has no text layer (scanned pages are pictures, which are not read) or no pages",

@@ -24,7 +24,8 @@ from components.storing.stores import TenantDocumentStores
 
 _ROWS_AT_ONCE = 1_000
 # What a chunk has because of where it stands, and its document has not.
-_PLACE_META = frozenset({"chunks", "chunk_index", "start"})
+_PLACE_META = frozenset({"chunks", "chunk_index", "sections", "start"})
+_CHUNKS_OWN = ("page", "section")
 
 
 class Generation:
@@ -226,16 +227,24 @@ def whole_document(name: str, chunks: list[Document]) -> Document:
         text = ""
         for place, chunk in sorted(zip(places, chunks, strict=True), key=lambda pair: pair[0]):
             content = chunk.content or ""
-            # What lies between two chunks was left out as white space; where they overlap, they say the same.
-            text += "\n" * (place - len(text)) + content[max(0, len(text) - place) :]
+            # Where two chunks overlap, they say the same.
+            text += _blank(text, chunk, place - len(text)) + content[max(0, len(text) - place) :]
     # Page and section belong to the chunk, unless all have the same.
     common = {
         key: value
         for key, value in chunks[0].meta.items()
-        if key not in ("page", "section") or all(chunk.meta.get(key) == value for chunk in chunks)
+        if key not in _CHUNKS_OWN or all(chunk.meta.get(key) == value for chunk in chunks)
     }
     meta: dict[str, Any] = {key: value for key, value in common.items() if key not in _PLACE_META}
     return Document(id=name, content=text, meta=meta)
+
+
+def _blank(text: str, following: Document, length: int) -> str:
+    """:returns: What lay between two chunks: white space, with the page breaks that the second one's page tells of."""
+    content = following.content or ""
+    lead = content[: len(content) - len(content.lstrip())]
+    breaks = int(following.meta.get("page") or 1) - 1 - text.count("\f") - lead.count("\f")
+    return ("\f" * max(0, breaks))[:length].ljust(length, "\n") if length > 0 else ""
 
 
 def _root(stores: TenantDocumentStores, tenant_id: str) -> chromadb.Collection:

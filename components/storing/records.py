@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-# Only the first chunk of a document has these.
-HEAD_META = ("chunks", "fingerprint", "ingested_at", "job_id", "pipeline")
+# Only the first chunk of a document has these; `_kind` is the kind of file that the document was, as splitters ask.
+HEAD_META = ("_kind", "chunks", "fingerprint", "ingested_at", "job_id", "pipeline")
 # What a chunk has of its own, besides what its document was given.
 CHUNK_META = (
     *HEAD_META,

@@ -231,6 +231,13 @@ def test_chunks_make_a_text_again(places: list[tuple[int, str]], text: str) -> N
     assert whole_document("d", chunks_at(*places)[::-1]).content == text
 
 
+def test_page_breaks_between_chunks_come_back() -> None:
+    """Blank pages that no chunk holds are told by the page of the chunk that follows."""
+    first, second = chunks_at((0, "one"), (7, "\ftwo"))
+    first.meta["page"], second.meta["page"] = 1, 4
+    assert whole_document("d", [first, second]).content == "one\f\f\n\n\ftwo"
+
+
 def test_only_what_all_chunks_share_is_the_documents_own() -> None:
     """A page that each chunk has is kept; pages that differ are not the document's."""
     first, second = chunks_at((0, "a"), (1, "b"))

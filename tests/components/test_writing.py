@@ -87,13 +87,15 @@ def test_equal_texts_in_different_places_are_different_chunks() -> None:
 
 def test_a_chunk_knows_its_place() -> None:
     """A chunk has its document's id and title, and where it begins, and nothing that Chroma can't store."""
-    (version,) = as_versions(split("d", "one", "two", accepted_at=5.0, job_id="j", source="a.md"), "acme")
+    (version,) = as_versions(
+        split("d", "one", "two", accepted_at=5.0, job_id="j", source="a.md", _kind="markdown"), "acme"
+    )
     head, second = (chunk.meta for chunk in version.chunks)
     common = {"document_id": "d", "title": "", "accepted_at": 5.0, "source": "a.md"}
     assert second == {**common, "start": 100, "chunk_index": 1}
     assert head.pop("fingerprint")
     assert head.pop("ingested_at") > 0
-    assert head == {**common, "start": 0, "chunk_index": 0, "chunks": 2, "job_id": "j"}
+    assert head == {**common, "start": 0, "chunk_index": 0, "chunks": 2, "job_id": "j", "_kind": "markdown"}
 
 
 def test_the_fingerprint_makes_the_version() -> None:
