@@ -4,7 +4,7 @@ import argparse
 
 import uvloop
 
-from benchmarks import grading_cost, health, ingest, overhead
+from benchmarks import grading_cost, health, ingest, overhead, tenants
 
 
 def main() -> None:
@@ -23,6 +23,7 @@ MEASUREMENTS = {
     "grading": grading_cost.measure,
     "ingest": ingest.measure,
     "health": health.measure,
+    "tenants": tenants.measure,
 }
 
 if __name__ == "__main__":
