@@ -49,7 +49,8 @@ T = TypeVar("T")
 CANCEL_SECONDS = 1.0
 CANCEL_POLL_SECONDS = 0.05
 # Rows of a list that are looked at for one page, where few have the status that is asked for.
-LIST_LOOKS = 500
+LIST_LOOKS = 200
+VIEWS_AT_ONCE = 10
 DEFAULT_RETRY_AFTER = 5
 LONGEST_RETRY_AFTER = 60
 JOB_ID = re.compile(r"[0-9a-f]{32}")
@@ -387,11 +388,18 @@ class JobQueue:
         with _store_errors():
             while True:
                 rows, cursor = await self._spool.jobs(tenant_id, limit - len(found), cursor)
-                views = [await self._view(row, with_sources=False) for row in rows]
-                found += [job for job in views if job is not None and status in (None, job.status)]
+                found += [job for job in await self._views(rows) if status in (None, job.status)]
                 looks += len(rows)
                 if cursor is None or len(found) == limit or looks >= LIST_LOOKS:
                     return found, cursor
+
+    async def _views(self, rows: Sequence[JobInput]) -> Sequence[Job]:
+        # Some at a time: one by one takes long where the store is far, and all at once takes a connection for each.
+        views: list[Job | None] = []
+        for begin in range(0, len(rows), VIEWS_AT_ONCE):
+            part = rows[begin : begin + VIEWS_AT_ONCE]
+            views += await asyncio.gather(*(self._view(row, with_sources=False) for row in part))
+        return [job for job in views if job is not None]
 
     async def _row(self, job_id: str) -> JobInput | None:
         return await self._spool.get(job_id) if JOB_ID.fullmatch(job_id) else None
