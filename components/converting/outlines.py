@@ -126,8 +126,8 @@ class Outline:
         return moved if offset - moved < _SHIFT_CHARS else offset
 
     def _before_headings(self, offset: int) -> int:
-        number = bisect_left(self._starts, offset)
-        while number > 0 and offset - self._headings[number - 1].start < _SHIFT_CHARS:
+        number, least = bisect_left(self._starts, offset), offset - _SHIFT_CHARS
+        while number > 0 and self._headings[number - 1].start > least:
             heading = self._headings[number - 1]
             if heading.end < offset and self._not_blank(heading.end, offset) < offset:
                 break
@@ -215,6 +215,6 @@ def _joins(text: str, offset: int) -> bool:
 
 def _splits_flag(text: str, offset: int) -> bool:
     letters = 0
-    while offset - letters > 0 and "\U0001f1e6" <= text[offset - letters - 1] <= "\U0001f1ff":
+    while letters < min(offset, _SHIFT_CHARS) and "\U0001f1e6" <= text[offset - letters - 1] <= "\U0001f1ff":
         letters += 1
     return letters % 2 == 1 and "\U0001f1e6" <= text[offset] <= "\U0001f1ff"
