@@ -1,4 +1,5 @@
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,6 +42,7 @@ def without_llm(folder: Path, **more: object) -> Settings:
 def finished(client: httpx.Client, job: dict) -> dict:
     """Poll a job to its end."""
     while job["status"] in ("pending", "running"):
+        time.sleep(0.02)
         job = client.get(f"/ingest/{job['job_id']}").json()
     return job
 

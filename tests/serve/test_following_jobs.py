@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -146,7 +147,7 @@ def test_a_running_job_is_cancelled_and_says_what_it_wrote(
     job = post(service, "stop", *(f"d{number}" for number in range(6)))
     gate.release()
     while service.get(f"/ingest/{job['job_id']}").json()["documents_ok"] < 2:
-        pass
+        time.sleep(0.02)
     response = service.delete(f"/ingest/{job['job_id']}")
     assert response.status_code == 202
     gate.release(10)
@@ -212,7 +213,7 @@ def test_a_viewer_does_not_hold_up_the_end_of_the_service(tmp_path: Path, gate: 
         viewer = threading.Thread(target=watch)
         viewer.start()
         while client.get(f"/ingest/{job['job_id']}").json()["status"] != "running":
-            pass
+            time.sleep(0.02)
         gate.release(10)
     viewer.join()
     assert "event: progress" in seen
