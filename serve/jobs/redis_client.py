@@ -9,13 +9,15 @@ from contextlib import contextmanager
 from typing import Any
 
 from hayhooks.durable.store import ExecutionStoreError
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.exceptions import RedisError
 
 log = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 3.0
 ANSWER_SECONDS = 5.0
+# A crowd waits for a connection instead of being refused one.
+MAX_CONNECTIONS = 50
 # Hayhooks repeats what fails, near the end of a lease without any pause.
 PAUSE_SECONDS = 0.2
 REMIND_SECONDS = 60.0
@@ -29,13 +31,16 @@ def open_redis(url: str) -> Redis:
     :returns: a client as Hayhooks wants it: binary replies, nothing sent twice, a deadline for every answer.
     :raises ValueError: when the URL can't be read.
     """
-    return Redis.from_url(
+    pool = BlockingConnectionPool.from_url(
         url,
+        max_connections=MAX_CONNECTIONS,
+        timeout=ANSWER_SECONDS,
         protocol=2,
         socket_connect_timeout=CONNECT_SECONDS,
         socket_timeout=ANSWER_SECONDS,
         health_check_interval=15,
     )
+    return Redis.from_pool(pool)
 
 
 @contextmanager

@@ -222,6 +222,16 @@ def test_waiting_owners_are_seen(server: RedisServer) -> None:
     run(server, scenario)
 
 
+def test_a_crowd_waits_for_connections(server: RedisServer) -> None:
+    """More calls at once than there are connections are answered one after the other."""
+
+    async def scenario(store: FairRedisStore) -> None:
+        await asyncio.gather(*(submit(store, "aa", number) for number in range(300)))
+        assert await store.nonterminal_of("aa") == 300
+
+    run(server, scenario)
+
+
 def test_finished_jobs_leave_no_trace_in_the_lines(server: RedisServer) -> None:
     """Completed and cancelled jobs are in no owner's line any more."""
 
