@@ -2,13 +2,10 @@
 
 import asyncio
 import hashlib
-import math
-import re
 import secrets
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, BinaryIO, TypeVar
@@ -17,6 +14,7 @@ from weakref import WeakValueDictionary
 from hayhooks.durable.engine import ExecutionControl, ExecutionNotFoundError, ExecutionStatus
 from hayhooks.durable.store import ExecutionAdmissionError, ExecutionStoreError
 
+from serve.jobs.admission import Admission
 from serve.jobs.attempt import Bind, Step, Work, Workshop
 from serve.jobs.backend import JobBackend
 from serve.jobs.engine import REVISION, JobEngine, LoopBridge
@@ -24,15 +22,12 @@ from serve.jobs.errors import (
     IdempotencyConflictError,
     JobNotFoundError,
     NothingToRetryError,
-    QueueFullError,
     QueueUnavailableError,
     SourcesGoneError,
-    TenantQueueFullError,
 )
 from serve.jobs.faults import describe as describe_error
 from serve.jobs.faults import is_transient
 from serve.jobs.model import (
-    SOURCES_SHOWN,
     Job,
     JobInput,
     JobKind,
@@ -41,6 +36,7 @@ from serve.jobs.model import (
     SourceResult,
     SourceStatus,
 )
+from serve.jobs.reading import JobReader
 from serve.jobs.runner import JobRunner
 from serve.jobs.state import view_job
 
@@ -48,18 +44,6 @@ T = TypeVar("T")
 
 CANCEL_SECONDS = 1.0
 CANCEL_POLL_SECONDS = 0.05
-# Rows of a list that are looked at for one page, where few have the status that is asked for.
-LIST_LOOKS = 200
-VIEWS_AT_ONCE = 10
-DEFAULT_RETRY_AFTER = 5
-LONGEST_RETRY_AFTER = 60
-JOB_ID = re.compile(r"[0-9a-f]{32}")
-
-# What becomes of the sources that a job has not reached when it ends.
-LEFT = {
-    JobStatus.FAILED: (SourceStatus.FAILED, "not reached: {error}"),
-    JobStatus.CANCELLED: (SourceStatus.CANCELLED, "not reached before the job was cancelled"),
-}
 
 
 @dataclass(frozen=True)
@@ -135,7 +119,7 @@ class JobQueue:
         """
         self._spool = backend.spool
         self._store = backend.store
-        self._max_jobs_per_tenant = max_jobs_per_tenant
+        self._reader = JobReader(backend)
         self._bridge = LoopBridge()
         shop = Workshop(
             work=work,
@@ -161,7 +145,11 @@ class JobQueue:
             poll_seconds=poll_seconds,
             grace_seconds=grace_seconds,
         )
-        self._arriving: Counter[str] = Counter()
+        self._admission = Admission(
+            backend.store,
+            max_jobs_per_tenant=max_jobs_per_tenant,
+            seconds_per_job=lambda: self._runner.seconds_per_job,
+        )
         self._keys: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def start(self) -> None:
@@ -204,7 +192,7 @@ class JobQueue:
         :raises QueueUnavailableError: when the store fails.
         """
         with _store_errors():
-            await self._room(tenant_id, 0)
+            await self._admission.check(tenant_id)
 
     async def submit(
         self,
@@ -266,8 +254,8 @@ class JobQueue:
         :raises QueueUnavailableError: when the store fails.
         """
         with _store_errors():
-            row = await self._row(job_id)
-            return None if row is None else await self._view(row)
+            row = await self._reader.row(job_id)
+            return None if row is None else await self._reader.view(row)
 
     async def sources(
         self, job_id: str, start: int, limit: int, status: SourceStatus | None = None
@@ -283,11 +271,11 @@ class JobQueue:
         :raises QueueUnavailableError: when the store fails.
         """
         with _store_errors():
-            row = await self._row(job_id)
-            job = None if row is None else await self._view(row, with_sources=False)
+            row = await self._reader.row(job_id)
+            job = None if row is None else await self._reader.view(row, with_sources=False)
             if job is None:
                 return []
-            return [*await self._sources(job, start, limit, None if status is None else {status})]
+            return await self._reader.sources(job, start, limit, None if status is None else {status})
 
     async def cancel(self, job_id: str) -> Job | None:
         """
@@ -300,7 +288,7 @@ class JobQueue:
         :raises QueueUnavailableError: when the store fails.
         """
         with _store_errors():
-            row = await self._row(job_id)
+            row = await self._reader.row(job_id)
             if row is None:
                 return None
             control = await self._cancel(row)
@@ -327,15 +315,15 @@ class JobQueue:
         :raises QueueUnavailableError: when the store fails.
         """
         with _store_errors():
-            row = await self._row(job_id)
-            job = None if row is None else await self._view(row, with_sources=False)
+            row = await self._reader.row(job_id)
+            job = None if row is None else await self._reader.view(row, with_sources=False)
             if row is None or job is None:
                 raise JobNotFoundError(f"there is no job '{job_id[:64]}'")
             if not job.status.finished:
                 raise NothingToRetryError(f"the job is {job.status}; only a finished job can be retried")
             if job.documents_ok + job.documents_skipped == job.total:
                 raise NothingToRetryError("every document of this job is indexed or was skipped")
-            await self._room(row.tenant_id, 0)
+            await self._admission.check(row.tenant_id)
             await self._spool.finish(row)  # where a crash came between
             again = await self._spool.reopen(row, request_id)
             if again is None:
@@ -383,56 +371,13 @@ class JobQueue:
         :raises ValueError: when the cursor is none of this queue's.
         :raises QueueUnavailableError: when the store fails.
         """
-        found: list[Job] = []
-        looks = 0
         with _store_errors():
-            while True:
-                rows, cursor = await self._spool.jobs(tenant_id, limit - len(found), cursor)
-                found += [job for job in await self._views(rows) if status in (None, job.status)]
-                looks += len(rows)
-                if cursor is None or len(found) == limit or looks >= LIST_LOOKS:
-                    return found, cursor
-
-    async def _views(self, rows: Sequence[JobInput]) -> Sequence[Job]:
-        # Some at a time: one by one takes long where the store is far, and all at once takes a connection for each.
-        views: list[Job | None] = []
-        for begin in range(0, len(rows), VIEWS_AT_ONCE):
-            part = rows[begin : begin + VIEWS_AT_ONCE]
-            views += await asyncio.gather(*(self._view(row, with_sources=False) for row in part))
-        return [job for job in views if job is not None]
-
-    async def _row(self, job_id: str) -> JobInput | None:
-        return await self._spool.get(job_id) if JOB_ID.fullmatch(job_id) else None
-
-    async def _view(self, row: JobInput, *, with_sources: bool = True) -> Job | None:
-        stored = await self._store.read(row.run_id)
-        if stored is None and row.finished_at is not None:
-            return None  # the engine has forgotten it, and soon so will the spool
-        job = view_job(row, stored)
-        if with_sources:
-            wanted = None if job.total <= SOURCES_SHOWN else {SourceStatus.FAILED, SourceStatus.SKIPPED}
-            if wanted is None or job.documents_failed or job.documents_skipped:
-                found = await self._sources(job, 0, SOURCES_SHOWN, wanted)
-                job.sources = [result for _, result in found]
-        return job
-
-    async def _sources(
-        self, job: Job, start: int, limit: int, wanted: set[SourceStatus] | None
-    ) -> Sequence[tuple[int, SourceResult]]:
-        left, reason = LEFT.get(job.status, (SourceStatus.PENDING, None))
-        if wanted is not None:
-            wanted = (wanted - {SourceStatus.PENDING}) | ({SourceStatus.PENDING} if left in wanted else set())
-        found = await self._spool.sources(job.job_id, start, limit, wanted)
-        for _, result in found:
-            if result.status is SourceStatus.PENDING:
-                result.status = left
-                result.reason = reason and reason.format(error=job.error)
-        return found
+            return await self._reader.page(tenant_id, status, limit, cursor)
 
     async def _submit_new(
         self, job: JobInput, sources: Sequence[Source], files: Mapping[str, BinaryIO]
     ) -> Submission:
-        async with self._admitted(job.tenant_id):
+        async with self._admission.of(job.tenant_id):
             if not await self._spool.put(job, sources, files):
                 # Another process was quicker with the same key.
                 if repeated := await self._repeated(job):
@@ -445,7 +390,7 @@ class JobQueue:
                     await self._spool.forget(job.job_id)
                 if isinstance(error, QueueUnavailableError):
                     raise
-                raise QueueFullError(self._retry_after()) from error
+                raise self._admission.full() from error
         return Submission(view_job(job, None), created=True)
 
     async def _repeated(self, job: JobInput) -> Submission | None:
@@ -453,7 +398,7 @@ class JobQueue:
         row = await self._spool.get(job.job_id)
         if row is None:
             return None
-        view = await self._view(row)
+        view = await self._reader.view(row)
         if view is None:
             await self._spool.forget(job.job_id)
             return None
@@ -463,34 +408,6 @@ class JobQueue:
             with suppress(ExecutionAdmissionError):
                 await self._engine.launch(row)  # where a crash came between
         return Submission(view, created=False)
-
-    @asynccontextmanager
-    async def _admitted(self, tenant_id: str) -> AsyncIterator[None]:
-        """Count a job while it arrives, so that many at once don't pass a limit side by side."""
-        self._arriving[tenant_id] += 1
-        try:
-            await self._room(tenant_id, self._arriving[tenant_id] - 1)
-            yield
-        finally:
-            self._arriving[tenant_id] -= 1
-            if not self._arriving[tenant_id]:
-                del self._arriving[tenant_id]
-
-    async def _room(self, tenant_id: str | None, arriving: int) -> None:
-        limit = self._store.config.max_nonterminal_executions
-        if limit and (await self._store.operational_counts(revision=REVISION))["nonterminal"] >= limit:
-            raise QueueFullError(self._retry_after())
-        if tenant_id is not None:
-            unfinished = await self._store.nonterminal_of(tenant_id) + arriving
-            if unfinished >= self._max_jobs_per_tenant:
-                raise TenantQueueFullError(self._max_jobs_per_tenant, self._retry_after())
-
-    def _retry_after(self) -> int:
-        """In how many seconds one more job may have ended."""
-        seconds = self._runner.seconds_per_job
-        if seconds is None:
-            return DEFAULT_RETRY_AFTER
-        return max(1, min(LONGEST_RETRY_AFTER, math.ceil(seconds)))
 
     async def _cancel(self, row: JobInput) -> ExecutionControl | None:
         try:
