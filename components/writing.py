@@ -10,8 +10,8 @@ from haystack import Document, component
 
 from components.storing import TenantDocumentStore, TenantDocumentStores, UnknownTenantError
 from components.storing.contract import check_dimension
+from components.storing.indexing import current_indexing
 from components.storing.records import HEAD_META, VERSION_LENGTH, HeldVersion
-from components.storing.stores import writer_notes
 
 # What splitters leave behind that Chroma can't store or nobody reads.
 SPLITTER_META = frozenset(
@@ -192,7 +192,7 @@ def _version(document_id: str, parts: list[Document], tenant_id: str, now: float
             "fingerprint": fingerprint,
             "ingested_at": float(first.get("ingested_at", now)),
             **{key: first[key] for key in ("_kind", "job_id", "pipeline") if first.get(key)},
-            **writer_notes(tenant_id),
+            **({"pipeline": indexing.pipeline} if (indexing := current_indexing(tenant_id)) else {}),
         }
     )
     return DocumentVersion(document_id, accepted_at, name, list(chunks.values()))

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import chromadb
 from haystack import Document
@@ -18,14 +17,12 @@ from components.storing.errors import (
     translated_errors,
 )
 from components.storing.naming import generation_name
+from components.storing.rebuilding import whole_document
 from components.storing.records import current, held_versions
 from components.storing.store import IDS_AT_ONCE
 from components.storing.stores import TenantDocumentStores
 
 _ROWS_AT_ONCE = 1_000
-# What a chunk has because of where it stands, and its document has not.
-_PLACE_META = frozenset({"chunks", "chunk_index", "sections", "start"})
-_CHUNKS_OWN = ("page", "section")
 
 
 class Generation:
@@ -70,28 +67,28 @@ class Generation:
         :returns: the generation.
         :raises UnknownTenantError: if the tenant has no documents.
         """
-        root = _root(stores, tenant_id)
-        metadata = root.metadata or {}
+        first = _first(stores, tenant_id)
+        metadata = first.metadata or {}
         if metadata.get("retired"):
             cls._clear(stores, tenant_id, metadata["retired"])
-            root = _root(stores, tenant_id)
-            metadata = root.metadata or {}
+            first = _first(stores, tenant_id)
+            metadata = first.metadata or {}
         begun = metadata.get("building")
         if begun and _goes_on(stores, tenant_id, begun, pipelines or {}):
             return cls(stores, tenant_id, begun)
         if begun:
-            stores.delete_collection(begun)
+            stores.catalogue.delete(begun)
         number = int(metadata.get("generation", 0)) + 1
-        name = generation_name(root.name, number)
+        name = generation_name(first.name, number)
         with translated_errors():
-            contract.update_metadata(root, building=name, generation=number)
-        stores.create_collection(name)
+            contract.update_metadata(first, building=name, generation=number)
+        stores.catalogue.create(name)
         return cls(stores, tenant_id, name)
 
     @property
     def store(self) -> TenantDocumentStore:
         """The new collection's store."""
-        return self._stores.store_over(self._stores.create_collection(self.name), self.tenant_id)
+        return self._stores.store_over(self._stores.catalogue.create(self.name), self.tenant_id)
 
     @contextmanager
     def indexing(self, pipeline: str, splitting: Splitting) -> Iterator[None]:
@@ -169,95 +166,55 @@ class Generation:
         :raises ReindexingError: if this generation is no longer being built.
         :raises UnknownTenantError: if the tenant was dropped.
         """
-        root = _root(self._stores, self.tenant_id)
-        metadata = root.metadata or {}
+        first = _first(self._stores, self.tenant_id)
+        metadata = first.metadata or {}
         if metadata.get("building") != self.name:
             raise ReindexingError(
                 f"tenant '{self.tenant_id}' is being indexed anew by somebody else; try again later"
             )
-        old = metadata.get("active", root.name)
+        old = metadata.get("active", first.name)
         with translated_errors():
-            contract.update_metadata(root, active=self.name, building=None, retired=old)
+            contract.update_metadata(first, active=self.name, building=None, retired=old)
         self._stores.forget(self.tenant_id)
         time.sleep(self._stores.seconds_until_noticed if grace is None else grace)
         self._clear(self._stores, self.tenant_id, old)
 
     def abandon(self) -> None:
         """Throw the new collection away; the one in use stays."""
-        root = self._stores.root(self.tenant_id)
-        if root is not None and (root.metadata or {}).get("building") == self.name:
-            self._stores.delete_collection(self.name)
+        first = self._stores.catalogue.first(self.tenant_id)
+        if first is not None and (first.metadata or {}).get("building") == self.name:
+            self._stores.catalogue.delete(self.name)
             with translated_errors():
-                contract.update_metadata(root, building=None)
+                contract.update_metadata(first, building=None)
 
     @staticmethod
     def _clear(stores: TenantDocumentStores, tenant_id: str, name: str) -> None:
-        root = _root(stores, tenant_id)
-        if name != root.name:
-            stores.delete_collection(name)
+        first = _first(stores, tenant_id)
+        if name == first.name:
+            stores.catalogue.empty_first(tenant_id, first)
         else:
-            # The first collection stays, without its rows, because it says which one is in use.
-            store = stores.store_over(root, tenant_id)
-            while keys := _some_ids(root):
-                store.delete_documents(keys)
+            stores.catalogue.delete(name)
         with translated_errors():
-            contract.update_metadata(_root(stores, tenant_id), retired=None)
+            contract.update_metadata(_first(stores, tenant_id), retired=None)
 
     def _in_use(self) -> TenantDocumentStore:
-        found = self._stores.find(self.tenant_id)
+        found = self._stores.catalogue.in_use(self.tenant_id)
         if found is None:
             raise UnknownTenantError(f"tenant '{self.tenant_id}' has no documents any more")
         return self._stores.store_over(found, self.tenant_id)
 
 
-def whole_document(name: str, chunks: list[Document]) -> Document:
-    """
-    Put a document together again.
-
-    :param name: its id.
-    :param chunks: its chunks, in any order, with `start` and `chunk_index` in their metadata.
-    :returns: the document; each chunk stands where it stood.
-    """
-    chunks = sorted(chunks, key=lambda chunk: (chunk.meta.get("chunk_index", 0), chunk.meta.get("start", 0)))
-    places = [int(chunk.meta.get("start", 0)) for chunk in chunks]
-    if len(set(places)) < len(places):
-        # Split by something that tells no places.
-        text = "\n\n".join(chunk.content or "" for chunk in chunks)
-    else:
-        text = ""
-        for place, chunk in sorted(zip(places, chunks, strict=True), key=lambda pair: pair[0]):
-            content = chunk.content or ""
-            # Where two chunks overlap, they say the same.
-            text += _blank(text, chunk, place - len(text)) + content[max(0, len(text) - place) :]
-    # Page and section belong to the chunk, unless all have the same.
-    common = {
-        key: value
-        for key, value in chunks[0].meta.items()
-        if key not in _CHUNKS_OWN or all(chunk.meta.get(key) == value for chunk in chunks)
-    }
-    meta: dict[str, Any] = {key: value for key, value in common.items() if key not in _PLACE_META}
-    return Document(id=name, content=text, meta=meta)
-
-
-def _blank(text: str, following: Document, length: int) -> str:
-    """:returns: What lay between two chunks: white space, with the page breaks that the second one's page tells of."""
-    content = following.content or ""
-    lead = content[: len(content) - len(content.lstrip())]
-    breaks = int(following.meta.get("page") or 1) - 1 - text.count("\f") - lead.count("\f")
-    return ("\f" * max(0, breaks))[:length].ljust(length, "\n") if length > 0 else ""
-
-
-def _root(stores: TenantDocumentStores, tenant_id: str) -> chromadb.Collection:
-    root = stores.root(tenant_id)
-    if root is None:
+def _first(stores: TenantDocumentStores, tenant_id: str) -> chromadb.Collection:
+    first = stores.catalogue.first(tenant_id)
+    if first is None:
         raise UnknownTenantError(f"tenant '{tenant_id}' has no documents")
-    return root
+    return first
 
 
 def _goes_on(
     stores: TenantDocumentStores, tenant_id: str, name: str, pipelines: Mapping[str, Splitting]
 ) -> bool:
-    collection = stores.collection(name)
+    collection = stores.catalogue.get(name)
     if collection is None:
         return False
     try:
@@ -284,8 +241,3 @@ def _accepted(store: TenantDocumentStore) -> dict[str, float]:
         if len(heads) < _ROWS_AT_ONCE:
             return accepted
         offset += len(heads)
-
-
-def _some_ids(collection: chromadb.Collection) -> list[str]:
-    with translated_errors():
-        return list(collection.get(limit=_ROWS_AT_ONCE, include=[])["ids"])

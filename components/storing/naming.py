@@ -23,12 +23,12 @@ def check_tenant_id(tenant_id: str) -> str:
     return tenant_id
 
 
-def generation_name(root: str, number: int) -> str:
+def generation_name(first: str, number: int) -> str:
     """
     Name a further collection of a tenant; no tenant id holds a dot, so it is nobody else's.
 
-    :param root: name of the tenant's first collection.
+    :param first: name of the tenant's first collection.
     :param number: which further one.
     :returns: the name.
     """
-    return f"{root}.g{number}"
+    return f"{first}.g{number}"

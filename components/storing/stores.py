@@ -6,21 +6,19 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 from weakref import WeakValueDictionary
 
 import chromadb
-from chromadb.errors import NotFoundError
 
 from components.storing import contract
+from components.storing.catalogue import CollectionCatalogue
 from components.storing.connecting import ChromaConnection
 from components.storing.contract import Splitting
 from components.storing.documents import TenantDocumentStore
 from components.storing.errors import UnknownDocumentError, UnknownTenantError, translated_errors
-from components.storing.naming import check_tenant_id
+from components.storing.indexing import Indexing, current_indexing, indexing_as
 from components.storing.sharing import SharedLock
 from components.storing.store import with_deadline
 
@@ -32,23 +30,10 @@ FRESH_SECONDS = 5.0
 IN_FLIGHT_SECONDS = 2.0
 
 
-@dataclass(frozen=True)
-class _Indexing:
-    """What this thread or task writes, and into which collection."""
-
-    tenant_id: str
-    pipeline: str
-    splitting: Splitting
-    collection: str | None
-
-
 @dataclass
 class _Handle:
     store: TenantDocumentStore
     checked: float = field(default_factory=time.monotonic)
-
-
-_indexing: ContextVar[_Indexing | None] = ContextVar("indexing", default=None)
 
 
 class TenantDocumentStores:
@@ -89,9 +74,9 @@ class TenantDocumentStores:
         :param threads: threads for the asynchronous methods.
         :param open_tenants: tenants whose index the embedded database keeps in memory, rounded up to a multiple of 64.
         """
-        self.prefix = prefix
         self.embedding_model = embedding_model
         self._connection = ChromaConnection(path, host, port, timeout, open_tenants)
+        self.catalogue = CollectionCatalogue(self._connection, prefix, embedding_model)
         self._timeout = timeout
         self._batch_size = batch_size
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="chroma")
@@ -155,14 +140,11 @@ class TenantDocumentStores:
         :raises EmbeddingMismatchError: if another embedding model filled the collection.
         :raises SplittingMismatchError: if the pipeline split otherwise before.
         """
-        token = _indexing.set(_Indexing(tenant_id, pipeline, splitting, into))
-        try:
-            if into is None and (collection := self.find(tenant_id)) is not None:
+        with indexing_as(Indexing(tenant_id, pipeline, splitting, into)):
+            if into is None and (collection := self.catalogue.in_use(tenant_id)) is not None:
                 contract.check_embedding(collection, tenant_id, self.embedding_model)
                 contract.check_splitting(collection, tenant_id, pipeline, splitting)
             yield
-        finally:
-            _indexing.reset(token)
 
     def drop(self, tenant_id: str) -> bool:
         """
@@ -171,15 +153,9 @@ class TenantDocumentStores:
         :param tenant_id: the tenant.
         :returns: whether there was anything.
         """
-        root = self.root(tenant_id)
-        if root is None:
-            return False
-        # The first collection goes last: while it is there, the others can be found and this can be repeated.
-        named = {(root.metadata or {}).get(key) for key in ("active", "building", "retired")}
-        for name in [*(named - {None, root.name}), root.name]:
-            self.delete_collection(name)
+        dropped = self.catalogue.drop(tenant_id)
         self.forget(tenant_id)
-        return True
+        return dropped
 
     async def drop_async(self, tenant_id: str) -> bool:
         """Delete everything of a tenant; see `drop`."""
@@ -193,10 +169,10 @@ class TenantDocumentStores:
         :param store: what `get_or_create` gave.
         :returns: False when `thresher reindex` or a deletion put another in its place meanwhile.
         """
-        indexing = _indexing.get()
-        if indexing is not None and indexing.tenant_id == tenant_id and indexing.collection is not None:
+        indexing = current_indexing(tenant_id)
+        if indexing is not None and indexing.collection is not None:
             return True
-        found = self.find(tenant_id)
+        found = self.catalogue.in_use(tenant_id)
         return found is not None and found.id == store.rows.id
 
     def delete_document(self, tenant_id: str, document_id: str) -> int:
@@ -212,11 +188,11 @@ class TenantDocumentStores:
         store = self._open(tenant_id, create=False)
         deleted = store.delete_document(document_id)
         # Looked up after the deletion, so that one of the two sees the other.
-        root = self.root(tenant_id)
-        metadata = (root.metadata or {}) if root else {}
+        first = self.catalogue.first(tenant_id)
+        metadata = (first.metadata or {}) if first else {}
         others = {str(metadata[key]) for key in ("building", "active") if key in metadata}
         for name in others - {store.collection_name}:
-            if (collection := self.collection(name)) is not None:
+            if (collection := self.catalogue.get(name)) is not None:
                 with suppress(UnknownDocumentError):
                     self.store_over(collection, tenant_id).delete_document(document_id)
         return deleted
@@ -246,60 +222,6 @@ class TenantDocumentStores:
             self._handles.clear()
         self._connection.close()
         self._executor.shutdown(wait=False, cancel_futures=True)
-
-    def root(self, tenant_id: str) -> chromadb.Collection | None:
-        """
-        Look up a tenant's first collection, which says which one is in use.
-
-        :param tenant_id: the tenant.
-        :returns: the collection as it is now; None when there is none.
-        """
-        return self.collection(self.prefix + check_tenant_id(tenant_id))
-
-    def find(self, tenant_id: str) -> chromadb.Collection | None:
-        """
-        Look up the collection in use of a tenant.
-
-        :param tenant_id: the tenant.
-        :returns: the collection as it is now; None when there is none.
-        """
-        root = self.root(tenant_id)
-        active = (root.metadata or {}).get("active") if root else None
-        return self.collection(active) if active else root
-
-    def collection(self, name: str) -> chromadb.Collection | None:
-        """
-        Look up a collection.
-
-        :param name: its name.
-        :returns: the collection as it is now; None when there is none.
-        """
-        with translated_errors():
-            try:
-                return self._connection.client().get_collection(name, embedding_function=None)
-            except NotFoundError:
-                return None
-
-    def create_collection(self, name: str) -> chromadb.Collection:
-        """
-        Make a collection, or look it up where it is.
-
-        :param name: its name.
-        :returns: the collection.
-        """
-        made = contract.new_collection(self.embedding_model, self._connection.embedded)
-        with translated_errors():
-            # Atomic in Chroma, unlike listing and then creating.
-            return self._connection.client().get_or_create_collection(name, **made)
-
-    def delete_collection(self, name: str) -> None:
-        """
-        Delete a collection; one that is not there is no error.
-
-        :param name: its name.
-        """
-        with translated_errors(), suppress(NotFoundError):
-            self._connection.client().delete_collection(name)
 
     def store_over(self, collection: chromadb.Collection, tenant_id: str) -> TenantDocumentStore:
         """
@@ -349,16 +271,14 @@ class TenantDocumentStores:
         return None
 
     def _open(self, tenant_id: str, create: bool) -> TenantDocumentStore:
-        indexing = _indexing.get() if create else None
-        if indexing is not None and indexing.tenant_id != tenant_id:
-            indexing = None
+        indexing = current_indexing(tenant_id) if create else None
         if indexing is not None and indexing.collection is not None:
-            collection = self.create_collection(indexing.collection)
+            collection = self.catalogue.create(indexing.collection)
             self._keep_contract(collection, indexing)
             return self.store_over(collection, tenant_id)
-        found = self.find(tenant_id)
+        found = self.catalogue.in_use(tenant_id)
         if found is None and create:
-            found = self.create_collection(self.prefix + tenant_id)
+            found = self.catalogue.create_first(tenant_id)
         if found is None:
             self.forget(tenant_id)
             raise UnknownTenantError(
@@ -369,7 +289,7 @@ class TenantDocumentStores:
             self._keep_contract(found, indexing)
         return self._kept(tenant_id, found)
 
-    def _keep_contract(self, collection: chromadb.Collection, indexing: _Indexing) -> None:
+    def _keep_contract(self, collection: chromadb.Collection, indexing: Indexing) -> None:
         pipeline, splitting = indexing.pipeline, indexing.splitting
         if not contract.check_splitting(collection, indexing.tenant_id, pipeline, splitting):
             with translated_errors():
@@ -388,14 +308,3 @@ class TenantDocumentStores:
             while len(self._handles) > _MOST_HANDLES:
                 self._handles.popitem(last=False)
         return made.store
-
-
-def writer_notes(tenant_id: str) -> dict[str, Any]:
-    """
-    Say what the block `indexing` tells about the documents written inside it.
-
-    :param tenant_id: whose documents they are.
-    :returns: `pipeline`, or nothing outside of such a block.
-    """
-    indexing = _indexing.get()
-    return {"pipeline": indexing.pipeline} if indexing and indexing.tenant_id == tenant_id else {}

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import chromadb
 import pytest
 from haystack import Document
 
@@ -15,7 +16,7 @@ from components.storing import (
     TenantDocumentStores,
     UnknownTenantError,
 )
-from components.storing.generations import whole_document
+from components.storing.rebuilding import whole_document
 from components.writing import TenantDocumentWriter
 
 SPLITTING = {"splitter": {"split_length": 10}}
@@ -93,9 +94,9 @@ def test_a_new_generation_takes_the_place_of_the_old_one(place: Place) -> None:
     assert [chunk.content for chunk in chunks] == ["a tex", "t of ", "some ", "lengt", "h"]
     assert (info.title, info.fingerprint, info.job_id, info.meta) == ("T", "f", "j", {"kind": "note"})
     assert store.search_embeddings([[1.0, 0.0]], 9)[0]
-    root = new.root("acme")
-    assert root is not None
-    assert root.count() == 0
+    first = new.catalogue.first("acme")
+    assert first is not None
+    assert first.count() == 0
 
 
 def test_generations_follow_each_other(place: Place) -> None:
@@ -109,14 +110,9 @@ def test_generations_follow_each_other(place: Place) -> None:
         texts = [chunk.content for chunk in stores.get("acme").get_document("d")[1]]
         assert "".join(map(str, texts)) == "some text"
         assert len(texts) == -(-9 // length)
-    names = {collection.name for collection in stores._connection.client().list_collections()}
-    assert {name for name in names if name.startswith(place.prefix)} == {
-        f"{place.prefix}acme",
-        f"{place.prefix}acme.g3",
-    }
+    assert collections(stores, place) == {"acme", "acme.g3"}
     stores.drop("acme")
-    names = {collection.name for collection in stores._connection.client().list_collections()}
-    assert not any(name.startswith(place.prefix) for name in names)
+    assert collections(stores, place) == set()
 
 
 def test_what_changes_meanwhile_is_not_lost(place: Place) -> None:
@@ -158,6 +154,58 @@ def test_a_generation_goes_on_where_it_stopped(place: Place) -> None:
     with pytest.raises(ReindexingError):
         other.switch(grace=0)
     assert stores.get("acme").count_documents() == 2
+
+
+def test_a_tenant_whose_dropping_was_interrupted_can_be_written_again(place: Place) -> None:
+    """What is left of a dropped tenant is in nobody's way."""
+    stores = place.open()
+    write(stores, document("d", "some text"))
+    generation = Generation.begin(stores, "acme")
+    copy(stores, generation)
+    generation.switch(grace=0)
+    stores.catalogue.delete(generation.name)
+    stores = place.open()
+    with pytest.raises(UnknownTenantError):
+        stores.get("acme")
+    write(stores, document("e", "a new text"))
+    assert [info.id for info in stores.get("acme").list_documents()[0]] == ["e"]
+
+
+@pytest.mark.parametrize("step", [1, 2, 3])
+def test_a_switch_that_is_interrupted_loses_nothing(
+    place: Place, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    """A crash while the old rows are deleted leaves the new ones in use, and the next reindex tidies up."""
+    stores = place.open()
+    write(stores, document("d", "some text"))
+    generation = Generation.begin(stores, "acme")
+    copy(stores, generation)
+    modify, steps = chromadb.Collection.modify, iter(range(9))
+
+    def crash_at_step(collection: chromadb.Collection, **changes: Any) -> None:
+        if next(steps) == step:
+            raise KeyboardInterrupt
+        modify(collection, **changes)
+
+    monkeypatch.setattr(chromadb.Collection, "modify", crash_at_step)
+    with pytest.raises(KeyboardInterrupt):
+        generation.switch(grace=0)
+    monkeypatch.undo()
+    stores = place.open()
+    assert stores.get("acme").count_documents() == 2
+    following = Generation.begin(stores, "acme")
+    assert collections(stores, place) == {"acme", "acme.g1", "acme.g2"}
+    following.abandon()
+    assert stores.get("acme").count_documents() == 2
+    assert collections(stores, place) == {"acme", "acme.g1"}
+    stores.drop("acme")
+    assert collections(stores, place) == set()
+
+
+def collections(stores: TenantDocumentStores, place: Place) -> set[str]:
+    """Give the names of all collections, without the prefix."""
+    names = [collection.name for collection in stores._connection.client().list_collections()]
+    return {name.removeprefix(place.prefix) for name in names if name.startswith(place.prefix)}
 
 
 def test_who_holds_the_old_collection_finds_the_new_one(place: Place) -> None:

@@ -1,0 +1,164 @@
+"""Which collections belong to a tenant, and which of them is in use."""
+
+from contextlib import suppress
+from typing import Any
+
+import chromadb
+from chromadb.errors import ChromaError, NotFoundError
+
+from components.storing import contract
+from components.storing.connecting import ChromaConnection
+from components.storing.errors import translated_errors
+from components.storing.naming import check_tenant_id
+
+# Fields of the first collection's metadata that name others: the one in use, the one that is being filled for
+# `thresher reindex`, and the one that is to be deleted.
+_NAMES = ("active", "building", "retired")
+
+
+class CollectionCatalogue:
+    """
+    Finds, makes and deletes tenants' collections; their names are the prefix and the tenant id, with what follows.
+
+    The first collection of a tenant, which has no more than that in its name, says in its metadata which one is in use.
+    """
+
+    def __init__(self, connection: ChromaConnection, prefix: str, embedding_model: str) -> None:
+        """
+        Remember where the collections are; nothing is opened yet.
+
+        :param connection: the connection to Chroma.
+        :param prefix: what a collection's name begins with.
+        :param embedding_model: name kept with each new collection.
+        """
+        self._connection = connection
+        self._prefix = prefix
+        self._embedding_model = embedding_model
+
+    def first_name(self, tenant_id: str) -> str:
+        """
+        Name a tenant's first collection.
+
+        :param tenant_id: the tenant.
+        :returns: the name.
+        :raises InvalidTenantError: if the id has a wrong form.
+        """
+        return self._prefix + check_tenant_id(tenant_id)
+
+    def first(self, tenant_id: str) -> chromadb.Collection | None:
+        """
+        Look up a tenant's first collection.
+
+        :param tenant_id: the tenant.
+        :returns: the collection as it is now; None when there is none.
+        """
+        name = self.first_name(tenant_id)
+        found = self.get(name)
+        if found is None and (waiting := self.get(_successor(name))) is not None:
+            # `empty_first` was interrupted, or is at it in another process.
+            with suppress(ChromaError):
+                waiting.modify(name=name)
+            found = self.get(name)
+        return found
+
+    def in_use(self, tenant_id: str) -> chromadb.Collection | None:
+        """
+        Look up the collection in use of a tenant.
+
+        :param tenant_id: the tenant.
+        :returns: the collection as it is now; None when there is none.
+        """
+        first = self.first(tenant_id)
+        active = (first.metadata or {}).get("active") if first else None
+        return self.get(active) if active else first
+
+    def get(self, name: str) -> chromadb.Collection | None:
+        """
+        Look up a collection.
+
+        :param name: its name.
+        :returns: the collection as it is now; None when there is none.
+        """
+        with translated_errors():
+            try:
+                return self._connection.client().get_collection(name, embedding_function=None)
+            except NotFoundError:
+                return None
+
+    def create(self, name: str) -> chromadb.Collection:
+        """
+        Make a collection, or look it up where it is.
+
+        :param name: its name.
+        :returns: the collection.
+        """
+        made = contract.new_collection(self._embedding_model, self._connection.embedded)
+        with translated_errors():
+            # Atomic in Chroma, unlike listing and then creating.
+            return self._connection.client().get_or_create_collection(name, **made)
+
+    def create_first(self, tenant_id: str) -> chromadb.Collection:
+        """
+        Make the collection of a tenant that has none in use.
+
+        :param tenant_id: the tenant.
+        :returns: the collection.
+        """
+        if self.first(tenant_id) is not None and self.in_use(tenant_id) is None:
+            # `drop` was interrupted: what is left names a collection that is gone.
+            self.drop(tenant_id)
+        return self.create(self.first_name(tenant_id))
+
+    def delete(self, name: str) -> None:
+        """
+        Delete a collection; one that is not there is no error.
+
+        :param name: its name.
+        """
+        with translated_errors(), suppress(NotFoundError):
+            self._connection.client().delete_collection(name)
+
+    def drop(self, tenant_id: str) -> bool:
+        """
+        Delete all collections of a tenant.
+
+        :param tenant_id: the tenant.
+        :returns: whether there were any.
+        """
+        first = self.first(tenant_id)
+        if first is None:
+            return False
+        others = {str((first.metadata or {}).get(key, first.name)) for key in _NAMES} - {first.name}
+        # The first one goes last: while it is there, the others can be found and this can be repeated.
+        for name in [*others, _successor(first.name), first.name]:
+            self.delete(name)
+        return True
+
+    def empty_first(self, tenant_id: str, first: chromadb.Collection) -> None:
+        """
+        Delete the rows of a first collection that is not in use, without deleting what it says.
+
+        An empty collection that says the same takes its name, which also frees the disk, and at once. Whoever looks
+        between the two steps finds the new one by its other name.
+
+        :param tenant_id: whose it is.
+        :param first: the collection as it is now.
+        """
+        name = self.first_name(tenant_id)
+        told: dict[str, Any] = {**(first.metadata or {}), "retired": _predecessor(name)}
+        with translated_errors():
+            successor = self.create(_successor(name))
+            contract.update_metadata(successor, **told)
+            first.modify(name=_predecessor(name))
+            with suppress(ChromaError):
+                # Somebody who looked in this moment has done it.
+                successor.modify(name=name)
+        self.delete(_predecessor(name))
+
+
+def _successor(name: str) -> str:
+    return f"{name}.new"
+
+
+def _predecessor(name: str) -> str:
+    return f"{name}.old"
