@@ -107,7 +107,8 @@ class _Watched:
 
     def __getattr__(self, name: str) -> Any:
         attribute = getattr(self._parts, name)
-        if not inspect.iscoroutinefunction(attribute):
+        # What closes asks nothing.
+        if name == "close" or not inspect.iscoroutinefunction(attribute):
             return attribute
 
         async def watched(*arguments: Any, **named: Any) -> Any:
