@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from haystack import Document, component
 
+from components.pacing import others_wait
 from components.weights.catalogue import MissingWeightsError
 
 # No token is longer than this in natural text, so what lies beyond is cut before the tokenizer reads it:
@@ -243,8 +244,9 @@ class OnnxDocumentEmbedder:
         :param model: The loaded model to share.
         :param meta_fields_to_embed: Meta fields put before the content; by default the title.
         :param embedding_separator: What stands between them.
-        :param max_workers: How many calls work at the same time. They have threads of their own, which on Linux
-            give way to all others, so that questions don't wait behind a large job.
+        :param max_workers: How many calls of `run_async`, and of `run` while somebody waits for an answer, work
+            at the same time. They have threads of their own, which on Linux give way to all others, so that
+            questions don't wait behind a large job.
         """
         self.model = model
         self.meta_fields_to_embed = ["title"] if meta_fields_to_embed is None else meta_fields_to_embed
@@ -266,10 +268,12 @@ class OnnxDocumentEmbedder:
         :param documents: The documents; they are not changed.
         :returns: `documents` with embeddings, in the same order, and `meta` with the model's name.
         """
-        # Not in the thread that gives way: the threads of the session would do so for questions, too.
+        texts = self._texts_of(documents)
+        if not others_wait():
+            return self._embedded(documents, self.model.encode(texts))
+        # Loaded here, not in the thread that gives way: the session's own threads would do so for questions, too.
         self.model.warm_up()
-        vectors = self._executor.submit(self.model.encode, self._texts_of(documents)).result()
-        return self._embedded(documents, vectors)
+        return self._embedded(documents, self._executor.submit(self.model.encode, texts).result())
 
     @component.output_types(documents=list[Document], meta=dict[str, Any])
     async def run_async(self, documents: list[Document]) -> dict[str, Any]:

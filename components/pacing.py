@@ -11,6 +11,10 @@ T = TypeVar("T")
 class Pacer(Protocol):
     """Says how fast a piece of work may go."""
 
+    @property
+    def others_wait(self) -> bool:
+        """Whether somebody waits for what this work takes the processor from."""
+
     def pause(self) -> None:
         """
         Wait as long as others need the processor.
@@ -48,6 +52,16 @@ def pause() -> None:
     """Let others run where they must; without a pacer, do nothing."""
     if (pacer := _pacer.get()) is not None:
         pacer.pause()
+
+
+def others_wait() -> bool:
+    """
+    Say whether work should give way.
+
+    :returns: whether somebody waits for what it takes the processor from; False without a pacer.
+    """
+    pacer = _pacer.get()
+    return pacer is not None and pacer.others_wait
 
 
 def rows_at_once(default: int) -> int:

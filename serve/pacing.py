@@ -105,6 +105,11 @@ class JobPacer:
         self._check = check
         self._began = activity.clock()
 
+    @property
+    def others_wait(self) -> bool:
+        """Whether somebody waits for an answer."""
+        return self._activity.busy
+
     def pause(self) -> None:
         """
         Rest as long as the last slice took while somebody waits; else go on at once.

@@ -6,7 +6,7 @@ import pytest
 from haystack import Document, component
 
 from components.document_embedding import ROWS_AT_ONCE, ModelDocumentEmbedder
-from components.pacing import paced_by, pause, rows_at_once, slices
+from components.pacing import others_wait, paced_by, pause, rows_at_once, slices
 
 
 class Pacer:
@@ -16,6 +16,10 @@ class Pacer:
         self.rows = rows
         self.last = last
         self.pauses = 0
+
+    @property
+    def others_wait(self) -> bool:
+        return True
 
     def pause(self) -> None:
         self.pauses += 1
@@ -44,6 +48,7 @@ def test_without_a_pacer_work_is_cut_into_the_largest_slices_and_never_waits() -
     pause()
 
     assert rows_at_once(100) == 100
+    assert not others_wait()
     assert list(slices("abcdefg", most=3)) == ["abc", "def", "g"]
 
 
@@ -64,7 +69,9 @@ def test_a_pacer_holds_only_inside_its_block() -> None:
     """One job's pacer does not slow another's work down."""
     with paced_by(Pacer(rows=1)):
         assert rows_at_once(10) == 1
+        assert others_wait()
     assert rows_at_once(10) == 10
+    assert not others_wait()
 
 
 def test_no_work_has_no_slices_and_no_pause() -> None:

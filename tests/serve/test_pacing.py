@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from components.pacing import pause, rows_at_once
+from components.pacing import others_wait, pause, rows_at_once
 from serve.pacing import LONGEST_REST, MOMENT, ROWS_WHILE_ASKED, Activity, ActivityMiddleware
 
 
@@ -42,6 +42,7 @@ def test_slices_are_large_and_without_rests_while_nobody_asks(activity: Activity
     """An ingest that nobody waits beside goes at full speed."""
     with activity.paced(nothing):
         assert rows_at_once(256) == 256
+        assert not others_wait()
         time.now += 0.2
         pause()
     assert time.slept == 0
@@ -52,6 +53,7 @@ def test_slices_are_small_with_rests_while_a_query_is_answered(activity: Activit
     with activity.paced(nothing), activity.answering():
         assert rows_at_once(256) == ROWS_WHILE_ASKED
         assert rows_at_once(4) == 4
+        assert others_wait()
         time.now += 0.01
         pause()
     assert time.slept == pytest.approx(0.01)
