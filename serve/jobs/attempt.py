@@ -1,10 +1,11 @@
 """JobAttempt: works on one job, batch by batch, until it is through or has to stop."""
 
+import asyncio
 import logging
 import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +33,7 @@ Step = Callable[[JobInput], None]
 Bind = Callable[[JobInput, Callable[[], None]], AbstractContextManager[Any]]
 
 CHECK_SECONDS = 0.2
+FORGIVE_SECONDS = 1.0
 # An attempt that follows this many without progress takes one source at a time, and then blames that one.
 ATTEMPTS_BEFORE_SINGLE_SOURCES = 1
 ATTEMPTS_BEFORE_BLAME = 3
@@ -117,6 +119,16 @@ class JobAttempt:
         """Make the state durable."""
         self._context.state.update(self.state.model_dump(mode="json"))
         self._context.checkpoint_sync()
+
+    async def forgive(self) -> None:
+        """
+        Take back that this attempt was counted, as its process leaves it in good order.
+
+        For the event loop, while the thread is in the midst of a batch that takes longer than the process has.
+        """
+        self._context.state["starts"] = max(0, self.state.starts - 1)
+        with suppress(ExecutionLeaseLostError, ExecutionStoreError, TimeoutError):
+            await asyncio.wait_for(self._context.checkpoint(), FORGIVE_SECONDS)
 
     def check(self) -> None:
         """

@@ -130,6 +130,7 @@ class JobEngine:
         if self._running is not None:
             await self._running.quiesce()
             await asyncio.to_thread(self._runner.halt, self._grace_seconds)
+            await self._runner.forgive()
             await self._running.close()
             await self._running.wait_drained()
         self._runner.let_go()

@@ -16,7 +16,7 @@ JOB_ID = re.compile(r"[0-9a-f]{32}")
 # What becomes of the sources that a job has not reached when it ends.
 LEFT = {
     JobStatus.FAILED: (SourceStatus.FAILED, "not reached: {error}"),
-    JobStatus.CANCELLED: (SourceStatus.CANCELLED, "not reached before the job was cancelled"),
+    JobStatus.CANCELLED: (SourceStatus.CANCELLED, "not finished when the job was cancelled"),
 }
 
 

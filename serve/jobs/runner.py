@@ -1,10 +1,13 @@
 """JobRunner: what hayhooks.durable calls for each job, and how an attempt at it may end."""
 
+import asyncio
 import logging
 import random
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from hayhooks.durable import DurableContext, DurableExecutionCancelledError
@@ -39,6 +42,7 @@ class JobRunner:
         self._shop = shop
         self._max_retries = max_retries
         self._retry_seconds = retry_seconds
+        self._attempts: set[JobAttempt] = set()
         self._busy = 0
         self._busy_changed = threading.Condition()
         self._closed = threading.Event()
@@ -59,6 +63,10 @@ class JobRunner:
         self._shop.closing.set()
         with self._busy_changed:
             self._busy_changed.wait_for(lambda: self._busy == 0, timeout)
+
+    async def forgive(self) -> None:
+        """Hold nothing against the sources at which this process, which closes, leaves its jobs."""
+        await asyncio.gather(*(attempt.forgive() for attempt in tuple(self._attempts)))
 
     def let_go(self) -> None:
         """End the threads that have stopped; their jobs must have been handed back."""
@@ -93,7 +101,7 @@ class JobRunner:
         if job is None or job.run_id != run.run_id:
             raise JobFailedError("this job is no longer kept; post its documents again")
         attempt = JobAttempt(self._shop, context, job)
-        with self._shop.bind(job, attempt.check):
+        with self._under_way(attempt), self._shop.bind(job, attempt.check):
             try:
                 attempt.run()
                 # From here on a repetition has nothing left to do, and needs no sources for it.
@@ -161,6 +169,14 @@ class JobRunner:
         self._shop.call(self._shop.spool.finish(job))
         log.warning("Job %s failed: %s", job.job_id, reason)
         raise error
+
+    @contextmanager
+    def _under_way(self, attempt: JobAttempt) -> Iterator[None]:
+        self._attempts.add(attempt)
+        try:
+            yield
+        finally:
+            self._attempts.discard(attempt)
 
     def _count_busy(self, change: int) -> None:
         with self._busy_changed:

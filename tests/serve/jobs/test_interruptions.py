@@ -94,6 +94,26 @@ def test_close_does_not_wait_for_a_long_batch(tmp_path: Path) -> None:
     with_queue(end, tmp_path, work)
 
 
+def test_closing_is_held_against_nobody(tmp_path: Path) -> None:
+    """A batch that each time outlasts the grace of a closing process is not taken for one that ends processes."""
+    work = Gate()
+
+    async def begin(queue: JobQueue) -> None:
+        if not (await queue.list("acme"))[0]:
+            await submit(queue, make_sources(3))
+        await until(work.started.is_set)
+        work.started.clear()
+
+    async def end(queue: JobQueue) -> None:
+        job = await finished(queue, await only_job(queue))
+        assert (job.status, job.documents_ok, job.attempts) == (JobStatus.DONE, 3, 6)
+
+    for _ in range(5):
+        with_queue(begin, tmp_path, work, grace_seconds=0)
+    work.open.set()
+    with_queue(end, tmp_path, work)
+
+
 def test_accepted_before_a_crash_is_worked_on(tmp_path: Path) -> None:
     """A job whose process ended between keeping its documents and queueing it is queued by the next one."""
 
