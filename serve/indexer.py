@@ -3,19 +3,13 @@
 A batch may come twice, after a fault or a crash: what it wrote the first time is recognised and left as it is.
 """
 
-import hashlib
-import json
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any
-
-from haystack import Document
-from haystack.dataclasses import ByteStream
 
 from components.converting.errors import EmptySourceError, SourceError
 from components.storing import DocumentState, IndexMismatchError, UnknownTenantError
-from modes.indexing import IndexingPipeline, IndexingResult
+from modes.indexing import IndexingPipeline
 from modes.mode import UnsupportedInputError
 from registry import ModeRegistry
 from serve.jobs.faults import JobFailedError
@@ -28,10 +22,8 @@ from serve.jobs.model import (
     SourceStatus,
 )
 from serve.reindexing import Reindexer
+from serve.versions import LATER_HELD, SourceVersion
 
-UNCHANGED = "unchanged"
-NO_TEXT = "no text to index"
-LATER_HELD = "a later version of the document is there already"
 DELETED = "the document was deleted after it was sent"
 # How long a job waits before it looks whether its pipeline's file was mended.
 _MEND_SECONDS = 30.0
@@ -105,7 +97,7 @@ class Indexer:
         if job.kind is JobKind.REINDEX:
             return self._reindexer.work(job, sources)
         with self._contract(job) as pipeline:
-            versions = [_Version(source, pipeline, job) for source in sources]
+            versions = [SourceVersion(source, pipeline, job) for source in sources]
             # Of two versions in one batch, which only texts without an id can be, the later one counts.
             latest = {version.id: version for version in versions}
             outcomes = self._index(job.tenant_id, pipeline, latest)
@@ -144,7 +136,7 @@ class Indexer:
             raise JobFailedError(str(error)) from error
 
     def _index(
-        self, tenant_id: str, pipeline: IndexingPipeline, versions: dict[str, "_Version"]
+        self, tenant_id: str, pipeline: IndexingPipeline, versions: dict[str, SourceVersion]
     ) -> dict[str, SourceResult]:
         outcomes = self._without_work(tenant_id, versions)
         todo = [version for name, version in versions.items() if name not in outcomes]
@@ -154,7 +146,7 @@ class Indexer:
             outcomes |= self._deleted_since(tenant_id, {version.id: version for version in todo})
         return outcomes
 
-    def _without_work(self, tenant_id: str, versions: dict[str, "_Version"]) -> dict[str, SourceResult]:
+    def _without_work(self, tenant_id: str, versions: dict[str, SourceVersion]) -> dict[str, SourceResult]:
         """Settle what is deleted, unchanged or superseded, which costs no conversion and no embedding."""
         outcomes = self._deleted_since(tenant_id, versions)
         states = self._states(tenant_id, [name for name in versions if name not in outcomes])
@@ -171,7 +163,9 @@ class Indexer:
             self._stores.get(tenant_id).touch(accepted_again)
         return outcomes
 
-    def _deleted_since(self, tenant_id: str, versions: Mapping[str, "_Version"]) -> dict[str, SourceResult]:
+    def _deleted_since(
+        self, tenant_id: str, versions: Mapping[str, SourceVersion]
+    ) -> dict[str, SourceResult]:
         """Skip what was deleted after it was accepted, and delete what an interrupted run has written of it."""
         deleted = self._deleted(tenant_id, versions.keys())
         late = {name: moment for name, moment in deleted.items() if moment > versions[name].accepted_at}
@@ -193,7 +187,7 @@ class Indexer:
             return {}
 
     def _run(
-        self, tenant_id: str, pipeline: IndexingPipeline, versions: list["_Version"]
+        self, tenant_id: str, pipeline: IndexingPipeline, versions: list[SourceVersion]
     ) -> dict[str, SourceResult]:
         try:
             result = pipeline.run(
@@ -209,63 +203,6 @@ class Indexer:
             return {versions[0].id: versions[0].result(status, str(error))}
         states = self._states(tenant_id, [item.id for item in versions if not result.written.get(item.id)])
         return {version.id: version.outcome(result, states.get(version.id)) for version in versions}
-
-
-class _Version:
-    """A source with what tells it from other versions of its document."""
-
-    def __init__(self, source: LoadedSource, pipeline: IndexingPipeline, job: JobInput) -> None:
-        self.id = source.id
-        self.accepted_at = source.accepted_at
-        self.file = source.file
-        self._source = source
-        self._pipeline = pipeline
-        self._job = job
-        self.fingerprint = self._fingerprint()
-
-    def document(self) -> Document:
-        return Document(id=self.id, content=self._source.text, meta=self._meta())
-
-    def stream(self) -> ByteStream:
-        assert self.file is not None
-        return ByteStream(self._source.content or b"", self._meta(), self.file.content_type)
-
-    def is_held(self, state: DocumentState) -> bool:
-        return state.complete and state.fingerprint == self.fingerprint
-
-    def why_held(self, state: DocumentState) -> str | None:
-        # Accepted at the same moment, it is this very source, written before the batch was interrupted.
-        return None if state.accepted_at == self.accepted_at else UNCHANGED
-
-    def outcome(self, result: IndexingResult, held: DocumentState | None) -> SourceResult:
-        note = result.notes.get(self.id)
-        if chunks := result.written.get(self.id):
-            return self.result(SourceStatus.OK, note, chunks)
-        if held is not None and held.accepted_at > self.accepted_at:
-            return self.result(SourceStatus.SKIPPED, LATER_HELD)
-        return self.result(SourceStatus.SKIPPED, note or NO_TEXT)
-
-    def result(self, status: SourceStatus, reason: str | None = None, chunks: int = 0) -> SourceResult:
-        name = self.file.name if self.file else None
-        return SourceResult(document_id=self.id, name=name, status=status, reason=reason, chunks=chunks)
-
-    def _meta(self) -> dict[str, Any]:
-        return {
-            **self._source.meta,
-            "document_id": self.id,
-            "title": self._source.title or "",
-            "accepted_at": self.accepted_at,
-            "fingerprint": self.fingerprint,
-            "job_id": self._job.job_id,
-            "source": self.file.name if self.file else "",
-        }
-
-    def _fingerprint(self) -> str:
-        source = self._source
-        content = self.file.sha256 if self.file else hashlib.sha256((source.text or "").encode()).hexdigest()
-        kind = [self.file.name, self.file.content_type] if self.file else None
-        whole = [content, kind, source.title, source.meta, self._pipeline.name, self._pipeline.fingerprint]
-        return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
 
 
 def find_pipeline(registry: ModeRegistry, name: str) -> IndexingPipeline:

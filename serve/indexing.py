@@ -10,8 +10,9 @@ import openai
 from components.converting.errors import SourceError
 from components.storing import DocumentStoreError, DocumentStoreUnavailableError
 from registry import ModeRegistry
+from serve.holdings import reindexing_job
 from serve.indexer import Indexer
-from serve.jobs import JobInput, JobKind, JobQueue, JobStatus, QueueUnavailableError
+from serve.jobs import JobInput, JobQueue, QueueUnavailableError
 from serve.jobs.faults import causes, clean, describe, is_transient
 from serve.jobs.redis_backend import open_backend
 from serve.pacing import Activity
@@ -26,7 +27,6 @@ _PASSING = (
     openai.InternalServerError,
     openai.RateLimitError,
 )
-_MANY = 100
 
 
 def open_queue(
@@ -69,26 +69,6 @@ def open_queue(
         bind=bind,
     )
     return queue
-
-
-async def reindexing_job(queue: JobQueue, tenant_id: str) -> str | None:
-    """
-    Look for the job that indexes a tenant anew.
-
-    :param queue: has the jobs.
-    :param tenant_id: the tenant.
-    :returns: the job's id; None when there is none that is not finished.
-    """
-    for status in (JobStatus.RUNNING, JobStatus.PENDING):
-        cursor = None
-        while True:
-            jobs, cursor = await queue.list(tenant_id, status, _MANY, cursor)
-            for job in jobs:
-                if job.kind is JobKind.REINDEX:
-                    return job.job_id
-            if cursor is None:
-                break
-    return None
 
 
 def may_pass(error: BaseException) -> bool:

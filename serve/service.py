@@ -3,22 +3,21 @@
 import asyncio
 import gc
 import logging
-import time
 from typing import Any
 
-from components.storing import DocumentStoreError, UnknownDocumentError, UnknownTenantError
+from components.storing import DocumentStoreError
 from modes.results import QueryResult
 from registry import ModeRegistry
 from resources import Resources
 from serve.errors import LimitError
+from serve.holdings import Holdings
 from serve.indexer import find_pipeline
-from serve.indexing import open_queue, reindexing_job
+from serve.indexing import open_queue
 from serve.ingestion_schemas import DEFAULT_PIPELINE
 from serve.intake import Intake
-from serve.jobs import Job, JobKind, JobQueue, JobStatus, QueueUnavailableError, Source
+from serve.jobs import Job, JobQueue, QueueUnavailableError
 from serve.locking import DataDirLock
 from serve.pacing import Activity
-from serve.reindexing import Reindexer
 from serve.schemas import Ready
 from settings import Settings
 
@@ -26,7 +25,6 @@ logger = logging.getLogger("thresher.service")
 
 _CHECK_SECONDS = 3.0
 _REOPEN_SECONDS = 1.0
-_MANY = 100
 
 
 class Service:
@@ -62,6 +60,7 @@ class Service:
         logger.info(
             "documents: %s Chroma; embeddings: %s", shared.document_stores.location, shared.embedding_name
         )
+        self.holdings = Holdings(self.registry, self.jobs)
         for fault in self.registry.faults:
             logger.error("%s", fault)
 
@@ -155,68 +154,6 @@ class Service:
             body_digest=intake.digest,
         )
         return submission.job
-
-    async def reindex(self, tenant_id: str, request_id: str) -> Job:
-        """
-        Index all documents of a tenant anew, as the settings and pipeline files now say.
-
-        :param tenant_id: the tenant.
-        :param request_id: the request's id.
-        :returns: the job; the one that does it already, where there is one.
-        :raises UnknownTenantError: if the tenant has no documents.
-        """
-        job_id = await reindexing_job(self.jobs, tenant_id)
-        if job_id is not None and (job := await self.jobs.get(job_id)) is not None:
-            return job
-        await self.jobs.room(tenant_id)
-        names = await asyncio.to_thread(Reindexer(self.registry).begin, tenant_id)
-        if not names:
-            raise UnknownTenantError(f"tenant '{tenant_id}' has no documents to index anew")
-        now = time.time()
-        sources = [Source(id=name, accepted_at=now) for name in names]
-        submission = await self.jobs.submit(
-            tenant_id, sources, request_id=request_id, pipeline=DEFAULT_PIPELINE, kind=JobKind.REINDEX
-        )
-        return submission.job
-
-    async def delete_document(self, tenant_id: str, document_id: str) -> int:
-        """
-        Delete a document; versions of it that still wait in jobs are not indexed any more.
-
-        :param tenant_id: whose document.
-        :param document_id: which.
-        :returns: how many chunks were deleted.
-        :raises UnknownDocumentError: if the tenant holds none of that id.
-        """
-        await self.jobs.mark_deleted(tenant_id, document_id)
-        try:
-            store = await self.registry.resources.document_stores.get_async(tenant_id)
-        except UnknownTenantError as error:
-            raise UnknownDocumentError(str(error)) from error
-        return await store.delete_document_async(document_id)
-
-    async def delete_tenant(self, tenant_id: str) -> int:
-        """
-        Delete all that a tenant has, and cancel its jobs.
-
-        :param tenant_id: the tenant.
-        :returns: how many jobs were cancelled.
-        :raises UnknownTenantError: if there is nothing of it.
-        """
-        await self.jobs.mark_deleted(tenant_id, None)
-        unfinished: list[str] = []
-        for status in (JobStatus.PENDING, JobStatus.RUNNING):
-            cursor = None
-            while True:
-                jobs, cursor = await self.jobs.list(tenant_id, status, _MANY, cursor)
-                unfinished += [job.job_id for job in jobs]
-                if cursor is None:
-                    break
-        await asyncio.gather(*(self.jobs.cancel(job_id) for job_id in unfinished))
-        dropped = await self.registry.resources.document_stores.drop_async(tenant_id)
-        if not dropped and not unfinished:
-            raise UnknownTenantError(f"tenant '{tenant_id}' has no documents and no jobs")
-        return len(unfinished)
 
     async def readiness(self) -> Ready:
         """

@@ -70,7 +70,7 @@ async def delete_document(
     """
     service: Service = request.app.state.service
     tenant = tenancy.tenant(tenant_id)
-    chunks = await service.delete_document(tenant, document_id)
+    chunks = await service.holdings.delete_document(tenant, document_id)
     return DeletedDocument(tenant_id=tenant, document_id=document_id, chunks=chunks)
 
 
@@ -78,7 +78,7 @@ async def delete_document(
 async def delete_tenant(request: Request, tenancy: CallerTenancy, tenant_id: TenantID) -> DeletedTenant:
     """Delete all documents of a tenant and its index, and cancel its jobs."""
     tenant = tenancy.tenant(tenant_id)
-    cancelled = await request.app.state.service.delete_tenant(tenant)
+    cancelled = await request.app.state.service.holdings.delete_tenant(tenant)
     return DeletedTenant(tenant_id=tenant, jobs_cancelled=cancelled)
 
 
@@ -91,7 +91,7 @@ async def reindex_tenant(request: Request, tenancy: CallerTenancy, tenant_id: Te
     meanwhile.
     """
     service: Service = request.app.state.service
-    return accepted(await service.reindex(tenancy.tenant(tenant_id), request.state.request_id))
+    return accepted(await service.holdings.reindex(tenancy.tenant(tenant_id), request.state.request_id))
 
 
 def _stores(request: Request) -> TenantDocumentStores:

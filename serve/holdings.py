@@ -1,0 +1,117 @@
+"""What tenants hold, beside the jobs that bring more: indexing it anew, and deleting it."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+from components.storing import UnknownDocumentError, UnknownTenantError
+from registry import ModeRegistry
+from serve.ingestion_schemas import DEFAULT_PIPELINE
+from serve.jobs import Job, JobKind, JobQueue, Source
+from serve.reindexing import Reindexer
+
+_PAGE = 100
+
+
+class Holdings:
+    """
+    Changes what tenants hold, so that no job that is under way undoes it.
+
+    Usage example:
+    ```python
+    holdings = Holdings(registry, jobs)
+    await holdings.delete_document("acme", "policy.md")
+    ```
+    """
+
+    def __init__(self, registry: ModeRegistry, jobs: JobQueue) -> None:
+        """
+        Create the holdings.
+
+        :param registry: has the stores and the indexing pipelines.
+        :param jobs: the job queue.
+        """
+        self._registry = registry
+        self._stores = registry.resources.document_stores
+        self._jobs = jobs
+
+    async def delete_document(self, tenant_id: str, document_id: str) -> int:
+        """
+        Delete a document; versions of it that still wait in jobs are not indexed any more.
+
+        :param tenant_id: whose document.
+        :param document_id: which.
+        :returns: how many chunks were deleted.
+        :raises UnknownDocumentError: if the tenant holds none of that id.
+        """
+        await self._jobs.mark_deleted(tenant_id, document_id)
+        try:
+            store = await self._stores.get_async(tenant_id)
+        except UnknownTenantError as error:
+            raise UnknownDocumentError(str(error)) from error
+        return await store.delete_document_async(document_id)
+
+    async def delete_tenant(self, tenant_id: str) -> int:
+        """
+        Delete all that a tenant has, and cancel its jobs.
+
+        :param tenant_id: the tenant.
+        :returns: how many jobs were cancelled.
+        :raises UnknownTenantError: if there is nothing of it.
+        """
+        await self._jobs.mark_deleted(tenant_id, None)
+        unfinished = [job.job_id async for job in _unfinished(self._jobs, tenant_id)]
+        await asyncio.gather(*(self._jobs.cancel(job_id) for job_id in unfinished))
+        dropped = await self._stores.drop_async(tenant_id)
+        if not dropped and not unfinished:
+            raise UnknownTenantError(f"tenant '{tenant_id}' has no documents and no jobs")
+        return len(unfinished)
+
+    async def reindex(self, tenant_id: str, request_id: str) -> Job:
+        """
+        Index all documents of a tenant anew, as the settings and pipeline files now say.
+
+        :param tenant_id: the tenant.
+        :param request_id: the request's id.
+        :returns: the job; the one that does it already, where there is one.
+        :raises UnknownTenantError: if the tenant has no documents.
+        """
+        job_id = await reindexing_job(self._jobs, tenant_id)
+        if job_id is not None and (job := await self._jobs.get(job_id)) is not None:
+            return job
+        await self._jobs.room(tenant_id)
+        names = await asyncio.to_thread(Reindexer(self._registry).begin, tenant_id)
+        if not names:
+            raise UnknownTenantError(f"tenant '{tenant_id}' has no documents to index anew")
+        now = time.time()
+        sources = [Source(id=name, accepted_at=now) for name in names]
+        submission = await self._jobs.submit(
+            tenant_id, sources, request_id=request_id, pipeline=DEFAULT_PIPELINE, kind=JobKind.REINDEX
+        )
+        return submission.job
+
+
+async def reindexing_job(jobs: JobQueue, tenant_id: str) -> str | None:
+    """
+    Look for the job that indexes a tenant anew.
+
+    :param jobs: the job queue.
+    :param tenant_id: the tenant.
+    :returns: the job's id; None when there is none that is not finished.
+    """
+    async for job in _unfinished(jobs, tenant_id):
+        if job.kind is JobKind.REINDEX:
+            return job.job_id
+    return None
+
+
+async def _unfinished(jobs: JobQueue, tenant_id: str) -> AsyncIterator[Job]:
+    cursor: str | None = None
+    while True:
+        # Not by status: a job that begins to run between two looks would be in neither.
+        found, cursor = await jobs.list(tenant_id, limit=_PAGE, cursor=cursor)
+        for job in found:
+            if not job.status.finished:
+                yield job
+        if cursor is None:
+            return
