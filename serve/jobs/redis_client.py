@@ -84,17 +84,17 @@ class RedisOutage:
         now = time.monotonic()
         if self._since is None:
             self._since = self._said = now
-            log.error("Redis is away (%s): no jobs are accepted or worked on until it answers", error)
+            log.error("Redis can't be used, and no jobs are accepted or worked on: %s", error)
             return
         if now - self._said >= REMIND_SECONDS:
             self._said = now
-            log.error("Redis has been away for %.0f s (%s)", now - self._since, error)
+            log.error("Redis can't be used for %.0f s now: %s", now - self._since, error)
         await asyncio.sleep(PAUSE_SECONDS)
 
     def answered(self) -> None:
         """Note that Redis answered."""
         if self._since is not None:
-            log.warning("Redis answers again, after %.0f s; jobs go on", time.monotonic() - self._since)
+            log.warning("Redis can be used again, after %.0f s; jobs go on", time.monotonic() - self._since)
             self._since = None
 
 

@@ -307,8 +307,8 @@ def test_an_outage_is_said_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.
         run(shop, scenario)
     lines = [record.getMessage() for record in caplog.records if record.name == "serve.jobs.redis_client"]
     assert len(lines) == 2
-    assert lines[0].startswith("Redis is away")
-    assert lines[1].startswith("Redis answers again")
+    assert lines[0].startswith("Redis can't be used")
+    assert lines[1].startswith("Redis can be used again")
 
 
 def test_loss_of_all_data_is_said(server: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
