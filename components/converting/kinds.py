@@ -64,8 +64,8 @@ def kind_of(source: ByteStream) -> Kind:
     named = _BY_SUFFIX.get(PurePosixPath(name.lower()).suffix)
     found = _binary_kind(source.data, named)
     if named is not None and not named.is_text and found is not named:
-        what = f"is a {found.name} file" if found else "is none"
-        raise SourceError(f"cannot be read: its name says {named.name}, but it {what}")
+        what = f"is {found.name}" if found else "is not"
+        raise SourceError(f"cannot be read: its name says {named.name}, but its content {what}")
     if found is not None:
         return found
     if _looks_like_html(source.data) and (named is None or named.name == "text"):

@@ -13,6 +13,8 @@ from components.converting.routing import NOTE_META
 KIND_META = "_kind"
 """Metadata key of the kind of file that a document was; the store keeps it for when the document is indexed anew."""
 
+# Printers' ligatures are what a PDF holds of "file" and "office"; nobody asks with them.
+_LIGATURES = str.maketrans({"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "st", "ﬆ": "st"})
 _EMPTY = {
     "pdf": "there is no text in it: it has no text layer (scanned pages are pictures, which are not read) or no pages",
     "html": "there is no text in it: the page is empty, or a script would fill it",
@@ -81,7 +83,7 @@ class SourceMerger:
 
     def _merge(self, source: ByteStream, parts: list[tuple[str, Document]]) -> tuple[Document, str]:
         kind = parts[0][0] if parts else ""
-        pages = [part.content or "" for _, part in parts]
+        pages = [(part.content or "").translate(_LIGATURES) for _, part in parts]
         if sum(map(len, pages)) > self.convert_max_chars:
             limit = f"{self.convert_max_chars:,} characters (CONVERT_MAX_CHARS)"
             raise SourceError(f"has too much text: more than {limit}")

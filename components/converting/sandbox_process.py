@@ -26,6 +26,7 @@ from components.converting.errors import EmptySourceError, SourceError
 from components.converting.kinds import KINDS
 
 _HEADER_SECONDS = 10
+_READING_SECONDS = 60
 _PR_SET_PDEATHSIG = 1
 _MEGABYTE = 1024 * 1024
 # What an XML tree takes for each byte of XML, at the least.
@@ -106,6 +107,8 @@ def _work(connection: socket.socket, header: dict[str, Any], converter: Any) -> 
         reply = _reply(converter, ByteStream(data, mime_type=header["mime_type"]), header)
     except MemoryError:
         reply = _too_large(header)
+    # The time was for the conversion; whoever waits for its result may take a moment to read it.
+    signal.setitimer(signal.ITIMER_REAL, _READING_SECONDS)
     # The limit that was hit is the soft one; telling so needs a little more.
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (hard, hard))

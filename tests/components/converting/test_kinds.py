@@ -61,10 +61,10 @@ def test_a_name_or_type_tells_kinds_of_text_apart(name: str, mime_type: str | No
 @pytest.mark.parametrize(
     ("data", "name", "reason"),
     [
-        (b"plain", "a.pdf", "its name says pdf, but it is none"),
-        (b"plain", "a.docx", "its name says docx, but it is none"),
-        (FILES["pdf"], "a.docx", "its name says docx, but it is a pdf file"),
-        (FILES["xlsx"], "a.docx", "its name says docx, but it is a xlsx file"),
+        (b"plain", "a.pdf", "its name says pdf, but its content is not"),
+        (b"plain", "a.docx", "its name says docx, but its content is not"),
+        (FILES["pdf"], "a.docx", "its name says docx, but its content is pdf"),
+        (FILES["xlsx"], "a.docx", "its name says docx, but its content is xlsx"),
         (FILES["pdf"][:-40], "a.pdf", "incomplete"),
         (FILES["docx"][:-200], "a.docx", "incomplete"),
         (b"\x89PNG\r\n\x1a\n" + bytes(30), "a.txt", "image/png.*docx, pptx, xlsx"),

@@ -27,6 +27,12 @@ def test_a_source_gives_one_document_with_its_own_metadata() -> None:
     assert outputs["notes"] == {}
 
 
+def test_ligatures_become_letters() -> None:
+    """A word is found however a PDF printed it."""
+    [document] = SourceMerger(100).run(sources=[SOURCE], pdf=[part("speciﬁcation of oﬃces")])["documents"]
+    assert document.content == "specification of offices"
+
+
 def test_what_was_left_out_is_noted() -> None:
     """Notes of converters, and pages of a PDF that have no text, are told."""
     outputs = SourceMerger(100).run(sources=[SOURCE], pdf=[part("one\f\f ", **{NOTE_META: "a stain"})])
