@@ -21,6 +21,8 @@ MAX_CONNECTIONS = 50
 # Hayhooks repeats what fails, near the end of a lease without any pause.
 PAUSE_SECONDS = 0.2
 REMIND_SECONDS = 60.0
+# A Redis whose memory is full answers every other call. It is well again when none has failed for so long.
+CALM_SECONDS = 5.0
 
 
 def open_redis(url: str) -> Redis:
@@ -53,7 +55,12 @@ def redis_errors() -> Iterator[None]:
     try:
         yield
     except RedisError as error:
-        raise ExecutionStoreError(f"Redis: {error or type(error).__name__}") from error
+        raise ExecutionStoreError(f"Redis: {_reason(error)}") from error
+
+
+def _reason(error: RedisError) -> str:
+    # The client tells the command too, and with it what somebody posted.
+    return str(error).rpartition(" of pipeline caused error: ")[2].strip("(',\")") or type(error).__name__
 
 
 class RedisOutage:
@@ -71,6 +78,7 @@ class RedisOutage:
         """Begin with Redis there."""
         self._since: float | None = None
         self._said = 0.0
+        self._failed = 0.0
 
     def watch(self, parts: Any) -> Any:
         """
@@ -81,7 +89,7 @@ class RedisOutage:
 
     async def failed(self, error: Exception) -> None:
         """Note that Redis did not answer; takes a moment, so that nobody asks it a thousand times a second."""
-        now = time.monotonic()
+        now = self._failed = time.monotonic()
         if self._since is None:
             self._since = self._said = now
             log.error("Redis can't be used, and no jobs are accepted or worked on: %s", error)
@@ -93,9 +101,10 @@ class RedisOutage:
 
     def answered(self) -> None:
         """Note that Redis answered."""
-        if self._since is not None:
-            log.warning("Redis can be used again, after %.0f s; jobs go on", time.monotonic() - self._since)
-            self._since = None
+        if self._since is None or time.monotonic() - self._failed < CALM_SECONDS:
+            return
+        log.warning("Redis can be used again, after %.0f s; jobs go on", self._failed - self._since)
+        self._since = None
 
 
 class _Watched:
