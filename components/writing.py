@@ -3,12 +3,19 @@
 import hashlib
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from haystack import Document, component
 
-from components.storing import TenantDocumentStore, TenantDocumentStores, UnknownTenantError
+from components.storing import (
+    DocumentStoreError,
+    TenantDocumentStore,
+    TenantDocumentStores,
+    UnknownTenantError,
+)
 from components.storing.contract import check_dimension
 from components.storing.indexing import current_indexing
 from components.storing.records import HEAD_META, VERSION_LENGTH, HeldVersion
@@ -114,7 +121,8 @@ def _write_into(
     wanted = [version for version in versions if version.document_id not in names_there]
     # A document counts as complete once its head is there, so the heads come last.
     bodies = [chunk for version in wanted for chunk in version.chunks[1:]]
-    store.write_documents(bodies + [version.chunks[0] for version in wanted])
+    with _all_or_nothing(store, wanted, held):
+        store.write_documents(bodies + [version.chunks[0] for version in wanted])
     store.touch({version.document_id: version.accepted_at for version in there})
     new = {version.document_id: [chunk.id for chunk in version.chunks] for version in wanted}
     # Most documents are new and nobody else writes them: then there is nothing to settle, and this is cheaper to see.
@@ -128,6 +136,22 @@ def _write_into(
         else 0
         for version in versions
     }
+
+
+@contextmanager
+def _all_or_nothing(
+    store: TenantDocumentStore, wanted: list[DocumentVersion], held: dict[str, list[HeldVersion]]
+) -> Iterator[None]:
+    """Take back what was written when the pacer ends the work, for a cancelled job never comes back to finish it."""
+    try:
+        yield
+    except DocumentStoreError:
+        # Chroma would hardly do it now, and the job is repeated.
+        raise
+    except BaseException:
+        before = {key for versions in held.values() for version in versions for key in version.chunk_ids}
+        store.discard([chunk.id for version in wanted for chunk in version.chunks if chunk.id not in before])
+        raise
 
 
 def _is_there(version: DocumentVersion, held: list[HeldVersion]) -> bool:

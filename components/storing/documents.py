@@ -99,7 +99,7 @@ class TenantDocumentStore(ChunkStore):
             if latest.complete:
                 stale += [key for old in versions if old.age < latest.age for key in old.chunk_ids]
                 held[name] = [version for version in versions if version.age >= latest.age]
-        self.delete_documents(stale)
+        self.discard(stale)
         return held
 
     def holds_just(self, chunks: Mapping[str, Iterable[str]]) -> bool:

@@ -174,6 +174,16 @@ class ChunkStore(ChromaDocumentStore):
             with self.changing():
                 self.rows.delete(ids=list(part))
 
+    def discard(self, chunk_ids: list[str]) -> None:
+        """
+        Delete chunks without a pause, so that nothing interrupts it half-way.
+
+        :param chunk_ids: their ids.
+        """
+        for begin in range(0, len(chunk_ids), self._batch_size):
+            with self.changing():
+                self.rows.delete(ids=chunk_ids[begin : begin + self._batch_size])
+
     async def count_documents_async(self) -> int:
         """Count the chunks; see `count_documents`."""
         return await self.off_loop(self.count_documents)

@@ -74,9 +74,30 @@ def test_replacing_leaves_no_gap(stores: TenantDocumentStores) -> None:
 
     with paced_by(Watcher()):
         writer.run(documents=split("d", "new 1", "new 2", accepted_at=2.0), tenant_id="acme")
-    assert len(seen) == 5
+    assert len(seen) == 2
     assert all({"old 1", "old 2", "old 3"} <= texts or {"new 1", "new 2"} <= texts for texts in seen)
     assert contents(stores) == {"new 1", "new 2"}
+
+
+def test_a_cancelled_write_leaves_the_old_version(stores: TenantDocumentStores) -> None:
+    """When the pacer ends a write in its middle, nothing of the new version stays."""
+    writer = TenantDocumentWriter(stores)
+    writer.run(documents=split("d", "old", accepted_at=1.0), tenant_id="acme")
+
+    class Canceller:
+        pauses = 0
+
+        def pause(self) -> None:
+            self.pauses += 1
+            if self.pauses > 2:
+                raise InterruptedError
+
+        def rows_at_once(self, default: int) -> int:
+            return 1
+
+    with pytest.raises(InterruptedError), paced_by(Canceller()):
+        writer.run(documents=split("d", "new 1", "new 2", "new 3", accepted_at=2.0), tenant_id="acme")
+    assert contents(stores) == {"old"}
 
 
 def test_equal_texts_in_different_places_are_different_chunks() -> None:
