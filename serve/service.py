@@ -82,9 +82,10 @@ class Service:
     async def close(self) -> None:
         """Stop working, give everything back, and release the data directory."""
         try:
-            if self._opening is not None:
+            while self._opening is not None and not self._opening.done():
+                # Until it is: in Python 3.11 a task that waits for Redis may miss that it was cancelled.
                 self._opening.cancel()
-                await asyncio.gather(self._opening, return_exceptions=True)
+                await asyncio.wait({self._opening}, timeout=0.1)
             await self.jobs.close()
             if self._warming is not None:
                 await asyncio.gather(self._warming, return_exceptions=True)
