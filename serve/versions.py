@@ -103,7 +103,8 @@ class SourceVersion:
             "accepted_at": self.accepted_at,
             "fingerprint": self.fingerprint,
             "job_id": self._job.job_id,
-            "source": self.file.name if self.file else "",
+            # A text may bring a `source` of its own along.
+            **({"source": self.file.name} if self.file else {}),
         }
 
     def _fingerprint(self) -> str:
