@@ -17,7 +17,8 @@ from settings import Settings
 Json = dict[str, Any]
 
 # A service that starts has the data directory before it has an address.
-_ADDRESS_SECONDS = 5.0
+_ADDRESS_LOOKS = 50
+_ADDRESS_SECONDS = 0.1
 _RETRY_SECONDS = (0.0, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 8.0)
 _PAGE = 100
 
@@ -247,17 +248,16 @@ class Client:
 
     def _reach(self) -> None:
         """Find the service that has the data directory, or become it."""
-        deadline = time.monotonic() + _ADDRESS_SECONDS
-        while True:
+        for looks_left in reversed(range(_ADDRESS_LOOKS)):
             try:
                 service = _holder(self.settings)
                 self._use(service.url if service else self._start())
                 self.here = service is None
                 return
             except DataDirInUseError:
-                if time.monotonic() > deadline:
+                if not looks_left:
                     raise
-                time.sleep(0.1)
+                time.sleep(_ADDRESS_SECONDS)
 
     def _start(self) -> str:
         # Not before it is needed: it loads all that makes a service.
