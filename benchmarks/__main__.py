@@ -4,7 +4,7 @@ import argparse
 
 import uvloop
 
-from benchmarks import crash, grading_cost, health, ingest, overhead, tenants
+from benchmarks import crash, grading_cost, growth, health, ingest, overhead, tenants, workers
 
 
 def main() -> None:
@@ -22,6 +22,8 @@ MEASUREMENTS = {
     "overhead": overhead.measure,
     "grading": grading_cost.measure,
     "ingest": ingest.measure,
+    "growth": growth.measure,
+    "workers": workers.measure,
     "health": health.measure,
     "tenants": tenants.measure,
     "crash": crash.measure,

@@ -42,7 +42,9 @@ class Seen:
         return self.queries / self.seconds
 
 
-async def ask(server: RunningServer, questions: list[str], mode: str, count: int) -> Seen:
+async def ask(
+    server: RunningServer, questions: list[str], mode: str, count: int, tenant: str = "default"
+) -> Seen:
     """
     Ask one question after the other.
 
@@ -50,10 +52,11 @@ async def ask(server: RunningServer, questions: list[str], mode: str, count: int
     :param questions: the questions, asked in turn.
     :param mode: the mode.
     :param count: how many queries.
+    :param tenant: whose documents are asked about.
     :returns: what was seen.
     """
     seen = Seen()
-    bodies = itertools.islice(itertools.cycle(_bodies(questions)), count)
+    bodies = itertools.islice(itertools.cycle(_bodies(questions, tenant)), count)
     begin, cpu = time.perf_counter(), await server.cpu_seconds()
     for body in bodies:
         await _one(server, mode, body, seen)
@@ -86,8 +89,8 @@ async def crowd(server: RunningServer, questions: list[str], mode: str, clients:
     return seen
 
 
-def _bodies(questions: list[str]) -> list[bytes]:
-    return [orjson.dumps({"q": question, "k": 5}) for question in questions]
+def _bodies(questions: list[str], tenant: str = "default") -> list[bytes]:
+    return [orjson.dumps({"q": question, "k": 5, "tenant_id": tenant}) for question in questions]
 
 
 async def _one(
