@@ -63,12 +63,12 @@ class SqliteJobSpool:
 
     async def put(self, job: JobInput, sources: Sequence[Source], files: Mapping[str, BinaryIO]) -> bool:
         if files:
-            await _on_disk(self._files.put, _folder(job), files)
+            await _on_disk(self._files.put, _pack(job), files)
         is_new = await self._database.write(lambda db: _insert(db, job, sources))
         if files and not is_new:
             there = await self.get(job.job_id)
-            if there is None or _folder(there) != _folder(job):
-                await _on_disk(self._files.keep, _folder(job), ())
+            if there is None or _pack(there) != _pack(job):
+                await _on_disk(self._files.keep, _pack(job), ())
         return is_new
 
     async def get(self, job_id: str) -> JobInput | None:
@@ -107,7 +107,7 @@ class SqliteJobSpool:
         return [(position, Source.model_validate_json(source)) for position, source in rows]
 
     async def content(self, job: JobInput, sha256: str) -> bytes | None:
-        return await _on_disk(self._files.read, _folder(job), sha256)
+        return await _on_disk(self._files.read, _pack(job), sha256)
 
     async def put_results(self, job_id: str, results: Mapping[int, SourceResult]) -> None:
         def insert(db: sqlite3.Connection) -> None:
@@ -151,7 +151,7 @@ class SqliteJobSpool:
 
         wanted = await self._database.write(end)
         if wanted is not None:
-            await _on_disk(self._files.keep, _folder(job), wanted)
+            await _on_disk(self._files.keep, _pack(job), wanted)
 
     async def reopen(self, job: JobInput, request_id: str) -> JobInput | None:
         return await self._database.write(lambda db: _reopen(db, job, request_id))
@@ -164,7 +164,7 @@ class SqliteJobSpool:
 
         job = await self._database.write(delete)
         if job is not None:
-            await _on_disk(self._files.keep, _folder(job), ())
+            await _on_disk(self._files.keep, _pack(job), ())
 
     async def expire(self) -> None:
         now = time.time()
@@ -178,10 +178,10 @@ class SqliteJobSpool:
             )
         )
         known = await self._database.read(
-            lambda db: {_folder(_decode(job)) for (job,) in db.execute("SELECT job FROM jobs WHERE staged")}
+            lambda db: {_pack(_decode(job)) for (job,) in db.execute("SELECT job FROM jobs WHERE staged")}
         )
-        for folder in await _on_disk(self._files.abandoned, known):
-            await _on_disk(self._files.keep, folder, ())
+        for name in await _on_disk(self._files.abandoned, known):
+            await _on_disk(self._files.keep, name, ())
 
     async def mark_deleted(self, tenant_id: str, document_id: str | None) -> None:
         await self._database.write(
@@ -208,7 +208,7 @@ class SqliteJobSpool:
                 "DELETE FROM jobs WHERE seq IN (SELECT seq FROM jobs WHERE finished_at < ? LIMIT ?) RETURNING job",
                 (finished_before, EXPIRY_BATCH),
             ).fetchall()
-            return [_folder(_decode(job)) for (job,) in rows]
+            return [_pack(_decode(job)) for (job,) in rows]
 
         await self._repeat(delete)
 
@@ -220,15 +220,15 @@ class SqliteJobSpool:
                 (finished_before, EXPIRY_BATCH),
             ).fetchall()
             db.executemany("DELETE FROM sources WHERE job = ?", [(seq,) for seq, _ in rows])
-            return [_folder(_decode(job)) for _, job in rows]
+            return [_pack(_decode(job)) for _, job in rows]
 
         await self._repeat(delete)
 
     async def _repeat(self, delete: Callable[[sqlite3.Connection], list[str]]) -> None:
         """Delete batch after batch, and the files of each."""
-        while folders := await self._database.write(delete):
-            for folder in folders:
-                await _on_disk(self._files.keep, folder, ())
+        while names := await self._database.write(delete):
+            for name in names:
+                await _on_disk(self._files.keep, name, ())
 
 
 async def _on_disk(function: Callable[..., T], *arguments: Any) -> T:
@@ -238,7 +238,7 @@ async def _on_disk(function: Callable[..., T], *arguments: Any) -> T:
         raise ExecutionStoreError(f"staged files: {error}") from error
 
 
-def _folder(job: JobInput) -> str:
+def _pack(job: JobInput) -> str:
     return f"{job.job_id}-{job.body_digest[:16]}"
 
 
