@@ -45,7 +45,7 @@ _BY_MEDIA_TYPE = {kind.media_type: kind for kind in KINDS.values()} | {
     "application/jsonl": KINDS["json"],
 }
 # The part that every file of the kind has; member names are not compressed in a ZIP archive.
-_OFFICE_PARTS = {"docx": b"word/document", "pptx": b"ppt/presentation", "xlsx": b"xl/workbook"}
+_OFFICE_PARTS = {"docx": b"word/document", "pptx": b"ppt/presentation", "xlsx": b"xl/workbook.xml"}
 _ZIP, _ZIP_END = b"PK\x03\x04", b"PK\x05\x06"
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _HTML_STARTS = (b"<!doctype html", b"<html", b"<head", b"<body")

@@ -1,5 +1,6 @@
 """What came out of the converters is held against what went in."""
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -15,6 +16,8 @@ KIND_META = "_kind"
 
 # Printers' ligatures are what a PDF holds of "file" and "office"; nobody asks with them.
 _LIGATURES = str.maketrans({"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "st", "ﬆ": "st"})
+# What only directs how other characters are shown is no text by itself.
+_VISIBLE = re.compile("[^\\s\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]")
 _EMPTY = {
     "pdf": "there is no text in it: it has no text layer (scanned pages are pictures, which are not read) or no pages",
     "html": "there is no text in it: the page is empty, or a script would fill it",
@@ -88,7 +91,7 @@ class SourceMerger:
             limit = f"{self.convert_max_chars:,} characters (CONVERT_MAX_CHARS)"
             raise SourceError(f"has too much text: more than {limit}")
         text = "\f".join(pages)
-        if not text.strip():
+        if not _VISIBLE.search(text):
             raise EmptySourceError(_EMPTY.get(kind, "there is no text in it"))
         note = "; ".join(dict.fromkeys(_notes(kind, text, (part for _, part in parts))))
         meta = {**source.meta, KIND_META: kind}

@@ -44,6 +44,7 @@ def test_what_was_left_out_is_noted() -> None:
     [
         ({}, "no text"),
         ({"text": [part(" \n")]}, "no text"),
+        ({"text": [part("\u200b\ufeff\u00ad")]}, "no text"),
         ({"pdf": [part("\f")]}, "no text layer"),
         ({"html": [part("")]}, "a script would fill it"),
     ],
