@@ -274,6 +274,7 @@ class TenantDocumentStores:
         indexing = current_indexing(tenant_id) if create else None
         if indexing is not None and indexing.collection is not None:
             collection = self.catalogue.create(indexing.collection)
+            contract.check_embedding(collection, tenant_id, self.embedding_model)
             self._keep_contract(collection, indexing)
             return self.store_over(collection, tenant_id)
         found = self.catalogue.in_use(tenant_id)
