@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from serve.terminal import AsJson, Tenant, err, out, plain_errors, print_json, quiet_settings
+from serve.terminal import AsJson, NamedTenant, Tenant, err, out, plain_errors, print_json, quiet_settings
 
 app = typer.Typer(help="List documents; show and delete them.", invoke_without_command=True)
 
@@ -69,7 +69,7 @@ def delete(
 
 @app.command()
 def drop_tenant(
-    tenant: Annotated[str, typer.Option("--tenant", "-t", help="Whose documents.")],
+    tenant: NamedTenant,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Delete a tenant with all its documents; asks first."""

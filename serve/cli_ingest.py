@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from serve.terminal import Tenant, err, out, plain_errors, quiet_settings
+from serve.terminal import NamedTenant, Tenant, err, out, plain_errors, quiet_settings
 
 if TYPE_CHECKING:
     from serve.client import Client
@@ -55,7 +55,7 @@ def ingest(paths: _Paths, tenant: Tenant = "default", pipeline: _Pipeline = None
             raise typer.Exit(1)
 
 
-def reindex(tenant: Annotated[str, typer.Option("--tenant", "-t", help="Whose index.")]) -> None:
+def reindex(tenant: NamedTenant) -> None:
     """Build a tenant's index anew beside the old one, for another embedding model or splitter, and switch to it."""
     with plain_errors():
         from serve.client import Client

@@ -13,7 +13,29 @@ from settings import Settings
 out = Console()
 err = Console(stderr=True)
 
-Tenant = Annotated[str, typer.Option("--tenant", "-t", help="Whose documents.")]
+
+def checked_tenant(tenant_id: str) -> str:
+    """
+    Check a tenant id before anything is started for it.
+
+    :param tenant_id: what was given.
+    :returns: the same.
+    :raises typer.BadParameter: if it is none.
+    """
+    if tenant_id.isascii() and tenant_id.isalnum() and len(tenant_id) <= 64:
+        return tenant_id
+    # Loads the document store, so that most commands do without.
+    from components.storing import InvalidTenantError, check_tenant_id
+
+    try:
+        check_tenant_id(tenant_id)
+    except InvalidTenantError as error:
+        raise typer.BadParameter(str(error)) from None
+    return tenant_id
+
+
+Tenant = Annotated[str, typer.Option("--tenant", "-t", help="Whose documents.", callback=checked_tenant)]
+NamedTenant = Annotated[str, typer.Option("--tenant", "-t", help="Which tenant.", callback=checked_tenant)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for other programs.")]
 
 _OWN_MODULES = ("components", "modes", "registry", "serve", "settings")
