@@ -18,8 +18,11 @@ ROWS_WHILE_ASKED = 16
 RESTS = 1.0
 # Longer work than this did not hold the interpreter: it computed embeddings, or waited for a server.
 LONGEST_REST = 0.03
-# Who asks one question after the other is between two of them for less than this.
-MOMENT = 0.5
+# Who has asked a question may soon ask the next one.
+MOMENT = 3.0
+# Probes come all the time; a short moment is enough for who sends several in a second, and for the jobs to go on.
+PROBE_MOMENT = 0.5
+PROBES = ("/health", "/ready", "/metrics")
 
 
 class Activity:
@@ -38,33 +41,34 @@ class Activity:
 
     def __init__(
         self,
-        moment: float = MOMENT,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         """
         Begin with nobody asking.
 
-        :param moment: seconds for which an answer that was given still counts.
         :param clock: tells the time in seconds.
         :param sleep: waits for some seconds.
         """
-        self.moment = moment
         self.clock = clock
         self.sleep = sleep
         self.jobs = 0
         self._lock = threading.Lock()
         self._asking = 0
-        self._answered = -float("inf")
+        self._busy_until = -float("inf")
 
     @property
     def busy(self) -> bool:
         """Whether somebody waits for an answer, or did a moment ago."""
-        return self._asking > 0 or self.clock() - self._answered < self.moment
+        return self._asking > 0 or self.clock() < self._busy_until
 
     @contextmanager
-    def answering(self) -> Iterator[None]:
-        """Count what happens inside as an answer that somebody waits for."""
+    def answering(self, moment: float = MOMENT) -> Iterator[None]:
+        """
+        Count what happens inside as an answer that somebody waits for.
+
+        :param moment: seconds for which it still counts when it was given.
+        """
         with self._lock:
             self._asking += 1
         try:
@@ -72,7 +76,7 @@ class Activity:
         finally:
             with self._lock:
                 self._asking -= 1
-                self._answered = self.clock()
+                self._busy_until = max(self._busy_until, self.clock() + moment)
 
     @contextmanager
     def paced(self, check: Callable[[], None]) -> Iterator[None]:
@@ -159,5 +163,5 @@ class ActivityMiddleware:
         if scope["type"] != "http" or scope["path"].startswith("/ingest"):
             await self.app(scope, receive, send)
             return
-        with self.activity.answering():
+        with self.activity.answering(PROBE_MOMENT if scope["path"] in PROBES else MOMENT):
             await self.app(scope, receive, send)

@@ -6,7 +6,7 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from components.pacing import others_wait, pause, rows_at_once
-from serve.pacing import LONGEST_REST, MOMENT, ROWS_WHILE_ASKED, Activity, ActivityMiddleware
+from serve.pacing import LONGEST_REST, MOMENT, PROBE_MOMENT, ROWS_WHILE_ASKED, Activity, ActivityMiddleware
 
 
 class Time:
@@ -59,15 +59,28 @@ def test_slices_are_small_with_rests_while_a_query_is_answered(activity: Activit
     assert time.slept == pytest.approx(0.01)
 
 
-def test_slices_stay_small_for_a_moment_after_an_answer(activity: Activity, time: Time) -> None:
+@pytest.mark.parametrize("moment", [MOMENT, PROBE_MOMENT])
+def test_slices_stay_small_for_a_moment_after_an_answer(
+    activity: Activity, time: Time, moment: float
+) -> None:
     """Who asks one question after the other finds no large write between them; later ones are large again."""
     with activity.paced(nothing):
-        with activity.answering():
+        with activity.answering(moment):
             pass
-        time.now += MOMENT / 2
+        time.now += moment / 2
         assert rows_at_once(256) == ROWS_WHILE_ASKED
-        time.now += MOMENT
+        time.now += moment
         assert rows_at_once(256) == 256
+
+
+def test_a_probe_does_not_shorten_the_moment_after_a_query(activity: Activity, time: Time) -> None:
+    """The longest moment counts, whichever answer was the last."""
+    with activity.answering():
+        pass
+    with activity.answering(PROBE_MOMENT):
+        pass
+    time.now += 2 * PROBE_MOMENT
+    assert activity.busy
 
 
 def test_an_answer_that_fails_is_no_longer_waited_for(activity: Activity, time: Time) -> None:
