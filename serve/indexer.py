@@ -181,10 +181,19 @@ class Indexer:
                 store.delete_documents([chunk_id for chunk_ids in old for chunk_id in chunk_ids])
 
     def _states(self, tenant_id: str, names: list[str]) -> dict[str, DocumentState]:
+        if not names:
+            return {}
         try:
-            return self._stores.get(tenant_id).document_states(names) if names else {}
+            store = self._stores.get(tenant_id)
+            states = store.document_states(names)
+            # A process that ended between its write and what follows from it left the version before.
+            if torn := [name for name, state in states.items() if not state.alone]:
+                with store.writing:
+                    store.settle(torn)
+                states |= store.document_states(torn)
         except UnknownTenantError:
             return {}
+        return states
 
     def _run(
         self, tenant_id: str, pipeline: IndexingPipeline, versions: list[SourceVersion]

@@ -62,6 +62,7 @@ class TenantDocumentStore(ChunkStore):
                 accepted_at=held.accepted_at,
                 chunks=len(held.chunk_ids),
                 complete=held.complete,
+                alone=len(versions) == 1,
             )
         return states
 

@@ -26,6 +26,8 @@ class DocumentState:
     """How many chunks of it are held."""
     complete: bool
     """Whether these are all."""
+    alone: bool = True
+    """Whether no chunk of another version is held; otherwise a writer has not come to `settle`."""
 
 
 @dataclass(frozen=True)

@@ -172,6 +172,36 @@ def test_a_job_waits_for_a_pipeline_that_may_be_mended(registry: ModeRegistry) -
         indexer.prepare(job.model_copy(update={"pipeline": "gone"}))
 
 
+@pytest.mark.parametrize("resumed", ["later", "earlier"])
+def test_what_an_interrupted_replacement_left_behind_goes(
+    registry: ModeRegistry, monkeypatch: pytest.MonkeyPatch, resumed: str
+) -> None:
+    """When a run ends between writing a version and deleting the one before, its repetition deletes that."""
+    indexer = Indexer(registry, deleted=lambda tenant_id, ids: {}, reindexed_by=lambda tenant_id: None)
+    job = JobInput(job_id="0" * 32, tenant_id="acme", total=1, created_at=0.0)
+    versions = {
+        "earlier": LoadedSource(id="a", accepted_at=100.0, text="The old text."),
+        "later": LoadedSource(id="a", accepted_at=200.0, text="The new text."),
+    }
+    other = "later" if resumed == "earlier" else "earlier"
+    indexer.work(job, [versions[other]])
+    store = registry.resources.document_stores.get("acme")
+
+    def end(*_: object) -> None:
+        raise SystemExit
+
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(type(store), "settle", end)
+        # Written as if nothing had been there when it was looked up.
+        interrupted.setattr(type(store), "held_versions", lambda *_: {})
+        with pytest.raises(SystemExit):
+            indexer.work(job, [versions[resumed]])
+    assert len(store.held_versions(["a"])["a"]) == 2
+    [result] = indexer.work(job, [versions[resumed]])
+    assert result.status == ("ok" if resumed == "later" else "skipped")
+    assert [chunk.content for chunk in store.filter_documents()] == ["The new text."]
+
+
 def test_what_a_deleted_document_left_behind_goes(registry: ModeRegistry) -> None:
     """A run that was interrupted after it wrote a document, which was deleted since, is made good by its repetition."""
     deleted: dict[str, float] = {}
