@@ -1,1 +1,0 @@
-"""Tests of what turns sources into text."""
