@@ -1,6 +1,8 @@
 """`GET /ingest/{job_id}/events`: a job's progress as server-sent events."""
 
 import asyncio
+import logging
+import re
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Annotated
@@ -10,14 +12,18 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from serve.errors import NothingToStreamError
 from serve.ingestion_schemas import JobProgress, SourceOutcome
-from serve.jobs import Job, JobQueue, SourceStatus
+from serve.jobs import Job, JobQueue, QueueUnavailableError, SourceStatus
 from serve.routers.jobs import KnownJob
 
 router = APIRouter(prefix="/ingest", tags=["ingestion"])
 
 _POLL_SECONDS = 0.3
+_AWAY_SECONDS = 2.0
 _PAGE = 500
 _END = "end"
+_POSITION = re.compile("[0-9]{1,9}")
+
+log = logging.getLogger("thresher.events")
 
 
 async def first_position(
@@ -39,7 +45,7 @@ async def first_position(
         return 0
     if position == _END and job.status.finished:
         raise NothingToStreamError
-    return int(position) + 1 if position.isdecimal() and position.isascii() else 0
+    return int(position) + 1 if _POSITION.fullmatch(position) else 0
 
 
 @router.get("/{job_id}/events", response_class=EventSourceResponse)
@@ -56,24 +62,29 @@ async def job_events(
     stopping: asyncio.Event = getattr(request.state, "stopping", asyncio.Event())
     told = None
     while not stopping.is_set():
-        async for outcome in _outcomes(jobs, job, position):
-            position = outcome.position + 1
-            yield ServerSentEvent(event="source", id=f"{job.run}:{outcome.position}", data=outcome)
-        if job.status.finished:
-            yield ServerSentEvent(event=job.status.value, id=f"{job.run}:{_END}", data=job)
-            return
         progress = JobProgress(**{name: getattr(job, name) for name in JobProgress.model_fields})
-        if progress != told:
-            told = progress
-            yield ServerSentEvent(event="progress", data=progress)
-        with suppress(TimeoutError):
-            await asyncio.wait_for(stopping.wait(), _POLL_SECONDS)
-        # Read before the outcomes: those of a job that is finished now are all there then.
-        found = await jobs.get(job.job_id)
+        try:
+            if progress != told:
+                async for outcome in _outcomes(jobs, job, position):
+                    position = outcome.position + 1
+                    yield ServerSentEvent(event="source", id=f"{job.run}:{outcome.position}", data=outcome)
+                if job.status.finished:
+                    yield ServerSentEvent(event=job.status.value, id=f"{job.run}:{_END}", data=job)
+                    return
+                told = progress
+                yield ServerSentEvent(event="progress", data=progress)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), _POLL_SECONDS)
+            # Read before the outcomes: those of a job that is finished now are all there then.
+            found = await jobs.get(job.job_id)
+        except QueueUnavailableError as error:
+            log.warning("the events of job %s wait for the job store: %s", job.job_id, error)
+            await asyncio.sleep(_AWAY_SECONDS)
+            continue
         if found is None:
             return
         if found.run != job.run:
-            position = 0
+            position, told = 0, None
         job = found
 
 

@@ -193,6 +193,8 @@ def test_a_job_is_followed_by_events(service: httpx.Client, poison: set[str]) ->
     resumed = events(service, job["job_id"], last=outcomes[2][0])
     assert [data.get("position") for name, _, data in resumed if name == "source"] == [3, 4]
     assert events(service, job["job_id"], last=last) == []
+    for strange in ("x", "0:-1", f"0:{10**30}", "7:1"):
+        assert len(events(service, job["job_id"], last=strange)) == 6
     poison.clear()
     service.post(f"/ingest/{job['job_id']}/retry")
     assert len([name for name, _, _ in events(service, job["job_id"], last=last) if name == "source"]) == 5

@@ -233,9 +233,15 @@ def test_the_openapi_document_is_whole(client: httpx.Client) -> None:
         "/modes",
         "/modes/{mode}",
         "/ingest/",
+        "/ingest/files",
         "/ingest/{job_id}",
+        "/documents/{document_id}",
         "/health",
         "/ready",
         "/crag/run",
     } <= set(paths)
+    bodies = [paths[path]["post"]["requestBody"]["content"] for path in ("/ingest/", "/ingest/files")]
+    assert "texts" in bodies[0]["application/json"]["schema"]["properties"]
+    assert "files" in bodies[1]["multipart/form-data"]["schema"]["properties"]
+    assert "#/$defs" not in json.dumps(paths)
     assert json.dumps(paths)
