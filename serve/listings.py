@@ -183,10 +183,9 @@ def summary(tally: Tally, tenant_id: str, seconds: float) -> str:
     parts += [f"{tally.failed} failed"] if tally.failed else []
     lost = tally.total - tally.done
     parts += [f"{lost} not reached"] if lost else []
-    return (
-        f"{tally.total} documents: {', '.join(parts)};"
-        f" {tally.chunks} chunks for tenant '{tenant_id}' in {seconds:.1f} s"
-    )
+    documents = "1 document" if tally.total == 1 else f"{tally.total} documents"
+    chunks = "1 chunk" if tally.chunks == 1 else f"{tally.chunks} chunks"
+    return f"{documents}: {', '.join(parts)}; {chunks} for tenant '{tenant_id}' in {seconds:.1f} s"
 
 
 def _status(status: str) -> Text:

@@ -14,7 +14,8 @@ from serve.naming import id_of_file
 # Below a folder only these are taken; a file that is named is sent whatever its name, and judged by its content.
 SUFFIXES = frozenset(suffix for kind in KINDS.values() for suffix in kind.suffixes)
 
-_HEADING = re.compile(r"^#\s+(\S.*)$", re.MULTILINE)
+# Without attributes at its end, as in `# Testing { #testing }`.
+_HEADING = re.compile(r"^#[ \t]+(\S.*?)[ \t]*(?:\{[^{}\n]*\})?[ \t]*$", re.MULTILINE)
 _TITLE_BYTES = 64 * 1024
 _TITLE_CHARS = 256
 

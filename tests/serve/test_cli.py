@@ -98,7 +98,7 @@ def test_what_cannot_be_ingested_is_named(tmp_path: Path) -> None:
     paths = [str(tmp_path / name) for name in ("good.txt", "broken.pdf", "missing.md")]
     run = invoke("ingest", *paths, folder=tmp_path)
     assert run.exit_code == 1
-    assert run.stdout.startswith("2 documents: 1 indexed, 1 failed; 1 chunks for tenant 'default'")
+    assert run.stdout.startswith("2 documents: 1 indexed, 1 failed; 1 chunk for tenant 'default'")
     assert re.search(r"broken.pdf .* failed .* name says pdf", run.stderr)
     assert re.search(r"missing.md .* failed .* does not exist", run.stderr)
 
@@ -117,7 +117,7 @@ def test_jobs_and_documents_are_listed_shown_and_deleted(tmp_path: Path) -> None
     assert json.loads(invoke("jobs", "--status", "failed", "--json", folder=tmp_path).stdout) == []
 
     again = invoke("ingest", str(tmp_path / "a.txt"), folder=tmp_path)
-    assert "1 documents: 1 indexed (1 unchanged)" in again.stdout
+    assert "1 document: 1 indexed (1 unchanged)" in again.stdout
 
     documents = json.loads(invoke("documents", "--json", folder=tmp_path).stdout)
     first, second = sorted(document["document_id"] for document in documents)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from serve.sources import FoundFiles, find_files
+from serve.sources import FoundFiles, find_files, title_of
 
 
 @pytest.fixture
@@ -102,3 +102,18 @@ def test_what_is_named_and_cannot_be_sent_is_refused(here: Path, name: str | byt
         Path(path).write_text("x")
     found = find_files([path])
     assert ([file.reason for file in found.refused], found.files) == ([reason], [])
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "title"),
+    [
+        ("a.md", "Intro.\n\n# The guide { #guide }\n\n# Other\n", "The guide"),
+        ("a.markdown", "# Use {x} so\n", "Use {x} so"),
+        ("a.md", "#hashtag\n\n## Second level\n", "a.md"),
+        ("a.txt", "# no heading in a text", "a.txt"),
+        ("a.md", "# " + "x" * 2_000, "x" * 256),
+    ],
+)
+def test_a_file_is_titled_by_its_first_heading(name: str, text: str, title: str) -> None:
+    """Markdown has its first heading as title, without attributes and not endless; other files have their name."""
+    assert title_of(Path("docs") / name, text.encode()) == title
