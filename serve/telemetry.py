@@ -11,6 +11,8 @@ from contextvars import ContextVar
 import loguru
 
 _request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+# By name, as the jobs' modules take long to import.
+_JOB_FAILED = "JobFailedError"
 _REPEAT_SECONDS = 60.0
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
@@ -68,7 +70,8 @@ class _LoguruForwarder:
     Hands Loguru's records to `logging`.
 
     While the job store is away Hayhooks warns of each call that failed, a thousand times a second near the end of a
-    lease. The store says that it is away; of these warnings one a minute is enough.
+    lease. The store says that it is away; of these warnings one a minute is enough. A job that failed is told in one
+    line by who ran it, so that Hayhooks' traceback of it is left out.
     """
 
     def __init__(self) -> None:
@@ -76,6 +79,9 @@ class _LoguruForwarder:
 
     def __call__(self, message: "loguru.Message") -> None:
         record = message.record
+        exception = record["exception"]
+        if exception is not None and exception.type is not None and exception.type.__name__ == _JOB_FAILED:
+            return
         if (record["name"] or "").startswith("hayhooks.durable") and record["level"].name == "WARNING":
             now = time.monotonic()
             if now - self._shown.get(record["message"], -_REPEAT_SECONDS) < _REPEAT_SECONDS:

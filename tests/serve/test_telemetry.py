@@ -4,6 +4,7 @@ import logging
 import loguru
 import pytest
 
+from serve.jobs.faults import JobFailedError
 from serve.telemetry import configure_logging
 
 
@@ -21,6 +22,8 @@ def test_warnings_of_an_outage_are_no_flood(monkeypatch: pytest.MonkeyPatch) -> 
             engine.bind(error="no answer").warning("Durable store operation failed; retrying")
         for _ in range(2):
             engine.error("Durable execution failed")
+        # In one line already, by who ran the job.
+        engine.opt(exception=JobFailedError("no document could be indexed")).error("Durable execution failed")
     finally:
         loguru.logger.remove()
     lines = shown.getvalue().splitlines()
