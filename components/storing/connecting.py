@@ -14,6 +14,8 @@ from chromadb.config import Settings as ChromaSettings
 from chromadb.config import System
 from chromadb.telemetry.product import ProductTelemetryClient
 
+from components.storing.safekeeping import IndexKeeper
+
 try:
     import resource
 except ImportError:  # Windows has no such limit.
@@ -40,6 +42,7 @@ class ChromaConnection:
         :param open_indexes: collections whose index the embedded database keeps open.
         """
         self.embedded = host is None
+        self.keeper: IndexKeeper | None = None
         self._path = path
         self._host = host
         self._port = port
@@ -91,7 +94,10 @@ class ChromaConnection:
             if system is None:
                 # Only while the database is closed: a second SQLite in the process would break the locks of Chroma's.
                 keep_write_ahead_log(self._path / "chroma.sqlite3")
+                _keepers[settings.persist_directory] = IndexKeeper(self._path)
+                _keepers[settings.persist_directory].recover()
                 system = self._system(settings)
+            self.keeper = _keepers.get(settings.persist_directory)
             return Client.from_system(system)
 
     def _system(self, settings: ChromaSettings) -> System:
@@ -105,6 +111,8 @@ class ChromaConnection:
 
 
 _making = threading.Lock()
+# Clients of one directory share a system, and so they share its keeper.
+_keepers: dict[str, IndexKeeper] = {}
 
 
 def cache_size(open_indexes: int) -> int:

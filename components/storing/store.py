@@ -24,6 +24,7 @@ from components.storing.errors import (
     UnknownTenantError,
     translated_errors,
 )
+from components.storing.safekeeping import IndexKeeper
 from components.storing.sharing import SharedLock
 
 T = TypeVar("T")
@@ -50,6 +51,7 @@ class ChunkStore(ChromaDocumentStore):
         batch_size: int,
         reopen: Callable[[], "ChunkStore"],
         lock: SharedLock | None = None,
+        keeper: IndexKeeper | None = None,
     ) -> None:
         """
         Wrap an open collection; use `TenantDocumentStores.get` or `.get_or_create`.
@@ -61,6 +63,7 @@ class ChunkStore(ChromaDocumentStore):
         :param batch_size: rows written in one call.
         :param reopen: called when the collection turns out to be gone; looks up what is in its place.
         :param lock: keeps searches and writes of the collection apart, where Chroma does not.
+        :param keeper: keeps a copy of the index while it is written to, where Chroma does not.
         """
         super().__init__(collection.name, distance_function=DISTANCE)
         self._client = client
@@ -70,6 +73,7 @@ class ChunkStore(ChromaDocumentStore):
         self._batch_size = batch_size
         self._reopen = reopen
         self._lock = lock
+        self._keeper = keeper
         # Held by who compares versions and then writes.
         self.writing = threading.Lock()
 
@@ -218,7 +222,11 @@ class ChunkStore(ChromaDocumentStore):
 
         :raises DocumentStoreError: see `translated_errors`.
         """
-        with translated_errors(), self._lock.writing() if self._lock else nullcontext():
+        with (
+            translated_errors(),
+            self._lock.writing() if self._lock else nullcontext(),
+            self._keeper.keeping(str(self.rows.id)) if self._keeper else nullcontext(),
+        ):
             yield
 
     async def off_loop(self, call: Callable[..., T], *args: Any) -> T:

@@ -82,6 +82,7 @@ class TenantDocumentStores:
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="chroma")
         self._lock = threading.Lock()
         self._handles: OrderedDict[str, _Handle] = OrderedDict()
+        self._replayed: set[str] = set()
         self._locks: WeakValueDictionary[str, SharedLock] = WeakValueDictionary()
 
     @property
@@ -231,18 +232,23 @@ class TenantDocumentStores:
         :param tenant_id: whose it is.
         :returns: the store.
         """
-        if self._connection.embedded:
+        client, embedded = self._connection.client(), self._connection.embedded
+        if embedded:
             with translated_errors():
                 contract.write_through(collection)
-        return TenantDocumentStore(
+        store = TenantDocumentStore(
             collection,
-            self._connection.client(),
+            client,
             self._executor,
             self._timeout,
             self._batch_size,
             reopen=lambda: self._open(tenant_id, create=False),
-            lock=self._lock_of(collection) if self._connection.embedded else None,
+            lock=self._lock_of(collection) if embedded else None,
+            keeper=self._connection.keeper,
         )
+        if embedded:
+            self._replay(store)
+        return store
 
     def forget(self, tenant_id: str) -> None:
         """
@@ -252,6 +258,14 @@ class TenantDocumentStores:
         """
         with self._lock:
             self._handles.pop(tenant_id, None)
+
+    def _replay(self, store: TenantDocumentStore) -> None:
+        # The first call of a process that reads a collection makes Chroma write what a crash left in its log.
+        collection_id = str(store.rows.id)
+        if collection_id not in self._replayed:
+            with store.changing():
+                store.rows.count()
+            self._replayed.add(collection_id)
 
     def _lock_of(self, collection: chromadb.Collection) -> SharedLock:
         # Embedded Chroma may load an index that it dropped from its cache while another thread writes to it, and go on

@@ -139,7 +139,8 @@ def test_what_was_written_before_a_crash_is_found(tmp_path: Path) -> None:
     writer.stdout.close()
     stores = TenantDocumentStores(path=tmp_path, open_tenants=1)
     for _ in range(2):
-        assert not any(missing(stores, tenant, count) for tenant, count in counts.items())
+        lost = {tenant: missing(stores, tenant, count) for tenant, count in counts.items()}
+        assert not any(lost.values()), lost
     stores.close()
 
 
