@@ -6,8 +6,8 @@ import io
 import os
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -18,6 +18,7 @@ from python_multipart.multipart import parse_options_header
 from starlette.requests import Request
 
 from serve.errors import FileTooLargeError, LimitError
+from serve.jobs import QueueUnavailableError
 
 FILES_FIELD = "files"
 # Read off the network before a thread is asked to parse, hash and write it.
@@ -70,8 +71,9 @@ async def received_upload(
     :raises LimitError: if it is no whole multipart form, or holds what it may not.
     :raises FileTooLargeError: if a file is too large, as soon as it is.
     :raises ClientDisconnect: if it ends before its end.
+    :raises QueueUnavailableError: if the disk is full.
     """
-    with tempfile.TemporaryFile(dir=folder) as file:
+    with _told_disk_errors(), tempfile.TemporaryFile(dir=folder) as file:
         receiver = _Receiver(_boundary(request), file, limits, fields)
         waiting: list[bytes] = []
         size = 0
@@ -83,6 +85,14 @@ async def received_upload(
                 waiting, size = [], 0
         await asyncio.to_thread(receiver.write, b"".join(waiting))
         yield receiver.finish()
+
+
+@contextmanager
+def _told_disk_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise QueueUnavailableError(f"the upload can't be kept: {error.strerror or error}; try again later") from error
 
 
 def _boundary(request: Request) -> bytes:

@@ -1,6 +1,8 @@
 """POST /ingest/files: files over HTTP, and what an upload may not be."""
 
+import errno
 import json
+import os
 import socket
 import time
 from pathlib import Path
@@ -136,3 +138,16 @@ def test_an_upload_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:
             "lock",
             "staged",
         }
+
+
+def test_a_full_disk_refuses_an_upload(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An upload that can't be written is a 503 that says so."""
+
+    def full(self: object, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("serve.uploads._Receiver.write", full)
+    response = upload(client, [("a.txt", b"Text.")])
+    assert response.status_code == 503
+    assert response.headers["retry-after"]
+    assert "No space left" in response.json()["detail"]
