@@ -75,8 +75,10 @@ def cancel(job: _JobID) -> None:
 
         with Client(quiet_settings()) as client:
             found = client.cancel(job)
+        ended = found["status"] == "cancelled"
+        what = "cancelled" if ended else "cancelling, once the batch under way has ended"
         written = f"{found['documents_ok']} of {found['total']} documents had been indexed"
-        out.print(f"{found['status']}: {written}", highlight=False)
+        out.print(f"{what}; {written}", highlight=False)
 
 
 @app.command()

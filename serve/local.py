@@ -8,6 +8,8 @@ from serve import server
 from serve.app import build_app
 from serve.indexing import open_queue
 from serve.service import Service
+from serve.telemetry import configure_logging
+from serve.terminal import quiet_level
 from settings import Settings
 
 _START_SECONDS = 0.01
@@ -37,6 +39,8 @@ class LocalService:
         :raises DataDirInUseError: if another process has the data directory.
         :raises LocalServiceError: if the service does not start.
         """
+        # Once more: what is imported with this module has set up its own.
+        configure_logging(quiet_level(settings))
         private = settings.model_copy(update={"host": "127.0.0.1", "port": 0})
         self._bound = server.bind(private)
         try:

@@ -266,5 +266,5 @@ def _remarks(job: Json) -> Iterator[Remark]:
             yield Remark(name, source["status"], reason)
     if untold := job["documents_failed"] + job["documents_skipped"] - told:
         yield Remark(f"{untold} more documents of job {job['job_id']}", "failed or skipped", "")
-    if job["error"]:
+    if job["error"] and not told:
         yield Remark(f"job {job['job_id']}", job["status"], job["error"])

@@ -66,8 +66,18 @@ def quiet_settings() -> Settings:
     from serve.telemetry import configure_logging
 
     settings = Settings.load()
-    configure_logging("DEBUG" if settings.log_level == "DEBUG" else "WARNING")
+    configure_logging(quiet_level(settings))
     return settings
+
+
+def quiet_level(settings: Settings) -> str:
+    """
+    Say what a command logs.
+
+    :param settings: its settings.
+    :returns: warnings and worse, unless everything is wanted.
+    """
+    return "DEBUG" if settings.log_level == "DEBUG" else "WARNING"
 
 
 def print_json(value: Any) -> None:
