@@ -16,6 +16,7 @@ from benchmarks.processes import RunningServer, running
 from benchmarks.raw_http import RawClient
 from benchmarks.report import aim
 from benchmarks.rig import ingest
+from serve.pacing import MOMENT
 
 CHUNKS = 1_000
 LATENCY_MS = 50
@@ -94,11 +95,13 @@ async def _round(
     server: RunningServer, asked: list[str], clients: int, seconds: float, seen: _Seen, tenant: str
 ) -> None:
     await _watch(server, asked, clients, seconds, seen.alone)
+    # Until the service takes it that nobody asks any more.
+    await asyncio.sleep(MOMENT + 0.5)
     job_id = await jobs.submit(server, jobs.body_of(documents(MADE_UP, TEXTS), f"busy-{tenant}"))
     # Until it has begun.
     await _next_count(server, job_id)
     seen.rates_alone.append(await _rate(server, job_id, asyncio.sleep(seconds)))
-    await _watch(server, asked, 0, seconds / 3, seen.ingesting)
+    await _watch(server, asked, 0, seconds, seen.ingesting)
     watching = _watch(server, asked, clients, seconds, seen.both)
     seen.rates_both.append(await _rate(server, job_id, watching))
     await jobs.cancel(server, job_id)

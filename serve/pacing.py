@@ -12,10 +12,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from components.pacing import paced_by
 
-# A write of 16 rows takes about 20 ms of the interpreter, one of 256 about 200 ms for a fifth less each row.
-ROWS_WHILE_ASKED = 16
-# What was worked is rested as often, so that half of the time is left to the queries.
-RESTS = 1.0
+# A write of 12 rows takes the interpreter for about 15 ms, one of 256 for about 180 ms, and half as much for each row.
+# What a query waits grows with the square of the first part; fewer rows than these would not make it less.
+ROWS_WHILE_ASKED = 12
+# Rest for each second of work, so that writing takes about half of the time and the queries have the other.
+RESTS = 0.4
 # Longer work than this did not hold the interpreter: it computed embeddings, or waited for a server.
 LONGEST_REST = 0.03
 # Who has asked a question may soon ask the next one.
