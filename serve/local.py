@@ -6,7 +6,6 @@ import time
 
 from serve import server
 from serve.app import build_app
-from serve.indexing import open_queue
 from serve.service import Service
 from serve.telemetry import configure_logging
 from serve.terminal import quiet_level
@@ -44,7 +43,7 @@ class LocalService:
         private = settings.model_copy(update={"host": "127.0.0.1", "port": 0})
         self._bound = server.bind(private)
         try:
-            self._service = _UnhurriedService(private, works)
+            self._service = _UnhurriedService(private, works=works)
         except BaseException:
             self._bound.close()
             raise
@@ -76,17 +75,6 @@ class _UnhurriedService(Service):
     """Loads a model when it is first used: listing jobs needs none."""
 
     failure: Exception | None = None
-
-    def __init__(self, settings: Settings, works: bool) -> None:
-        """
-        Take the data directory.
-
-        :param settings: the service's settings.
-        :param works: whether jobs are worked on.
-        """
-        super().__init__(settings)
-        if not works:
-            self.jobs = open_queue(settings, self.registry, works=False, activity=self.activity)
 
     async def start(self) -> None:
         """Begin, and keep what went wrong for the command to say."""

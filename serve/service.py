@@ -34,12 +34,13 @@ class Service:
     Making one takes the lock on `DATA_DIR`; `close` gives it back.
     """
 
-    def __init__(self, settings: Settings, resources: Resources | None = None) -> None:
+    def __init__(self, settings: Settings, resources: Resources | None = None, works: bool = True) -> None:
         """
         Take the data directory and load every mode; models are loaded by `start`.
 
         :param settings: the service's settings.
         :param resources: shared objects to use instead of those that the settings describe.
+        :param works: whether jobs that are kept in the data directory are worked on; those in Redis are the workers'.
         :raises DataDirInUseError: if another process has the data directory.
         """
         self.settings = settings
@@ -51,9 +52,8 @@ class Service:
             self.lock.release()
             raise
         self.activity = Activity()
-        self.jobs: JobQueue = open_queue(
-            settings, self.registry, works=settings.redis_url is None, activity=self.activity
-        )
+        works = works and settings.redis_url is None
+        self.jobs: JobQueue = open_queue(settings, self.registry, works=works, activity=self.activity)
         self._warming: asyncio.Task[None] | None = None
         self._opening: asyncio.Task[None] | None = None
         shared = self.registry.resources
