@@ -92,7 +92,9 @@ def _told_disk_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise QueueUnavailableError(f"the upload can't be kept: {error.strerror or error}; try again later") from error
+        raise QueueUnavailableError(
+            f"the upload can't be kept: {error.strerror or error}; try again later"
+        ) from error
 
 
 def _boundary(request: Request) -> bytes:
