@@ -12,10 +12,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from components.pacing import paced_by
 
-# A write of 12 rows takes the interpreter for about 15 ms, one of 256 for about 180 ms, and half as much for each row.
-# What a query waits grows with the square of the first part; fewer rows than these would not make it less.
-ROWS_WHILE_ASKED = 12
-# Rest for each second of work, so that writing takes about half of the time and the queries have the other.
+# A write of 20 rows holds the interpreter for about 25 ms, one of 256 for about 180 ms, and half as long for each row.
+# Fewer rows make a query wait less for each write, but what is written a second falls faster than that.
+ROWS_WHILE_ASKED = 20
+# Rest for each second of work; the rest of the time is the queries'.
 RESTS = 0.4
 # Longer work than this did not hold the interpreter: it computed embeddings, or waited for a server.
 LONGEST_REST = 0.03
