@@ -18,6 +18,7 @@ KIND_META = "_kind"
 _LIGATURES = str.maketrans({"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "st", "ﬆ": "st"})
 # What only directs how other characters are shown is no text by itself.
 _VISIBLE = re.compile("[^\\s\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]")
+_UNREAD = "cannot be read: this indexing pipeline has no converter for files of its kind; choose another pipeline"
 _EMPTY = {
     "pdf": "there is no text in it: it has no text layer (scanned pages are pictures, which are not read) or no pages",
     "html": "there is no text in it: the page is empty, or a script would fill it",
@@ -66,7 +67,7 @@ class SourceMerger:
         :returns: `documents`, one for each source, and those texts that are not blank; `notes`, what was left out of
             a document, by document id.
         :raises EmptySourceError: if a source gave no text.
-        :raises SourceError: if a source gave too much.
+        :raises SourceError: if a source gave too much, or no converter took it.
         """
         documents = [
             document for document in inputs.get("documents") or () if (document.content or "").strip()
@@ -85,7 +86,9 @@ class SourceMerger:
         return {"documents": documents, "notes": notes}
 
     def _merge(self, source: ByteStream, parts: list[tuple[str, Document]]) -> tuple[Document, str]:
-        kind = parts[0][0] if parts else ""
+        if not parts:
+            raise SourceError(_UNREAD)
+        kind = parts[0][0]
         pages = [(part.content or "").translate(_LIGATURES) for _, part in parts]
         if sum(map(len, pages)) > self.convert_max_chars:
             limit = f"{self.convert_max_chars:,} characters (CONVERT_MAX_CHARS)"

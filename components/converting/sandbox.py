@@ -113,6 +113,8 @@ class SandboxedConverter:
         reply = self._ask(header, source.data)
         if "refused" in reply:
             raise (EmptySourceError if reply["empty"] else SourceError)(reply["refused"])
+        if not reply["documents"]:
+            raise EmptySourceError("there is no text in it")
         return [_document(made, source) for made in reply["documents"]]
 
     def _ask(self, header: dict[str, Any], data: bytes) -> dict[str, Any]:

@@ -42,7 +42,6 @@ def test_what_was_left_out_is_noted() -> None:
 @pytest.mark.parametrize(
     ("outputs", "reason"),
     [
-        ({}, "no text"),
         ({"text": [part(" \n")]}, "no text"),
         ({"text": [part("\u200b\ufeff\u00ad")]}, "no text"),
         ({"pdf": [part("\f")]}, "no text layer"),
@@ -53,6 +52,12 @@ def test_a_source_without_text_is_told(outputs: dict[str, list[Document]], reaso
     """What a converter skipped, or found empty, never passes as indexed."""
     with pytest.raises(EmptySourceError, match=reason):
         SourceMerger(100).run(sources=[SOURCE], **outputs)
+
+
+def test_a_source_that_no_converter_took_is_told() -> None:
+    """A pipeline that leaves a kind of file unconnected does not pass it off as empty."""
+    with pytest.raises(SourceError, match="no converter for files of its kind"):
+        SourceMerger(100).run(sources=[SOURCE], text=[])
 
 
 def test_a_source_with_too_much_text_is_refused() -> None:
