@@ -18,7 +18,9 @@ KIND_META = "_kind"
 _LIGATURES = str.maketrans({"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "st", "ﬆ": "st"})
 # What only directs how other characters are shown is no text by itself.
 _VISIBLE = re.compile("[^\\s\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]")
-_UNREAD = "cannot be read: this indexing pipeline has no converter for files of its kind; choose another pipeline"
+_UNREAD = (
+    "cannot be read: this indexing pipeline has no converter for files of its kind; choose another pipeline"
+)
 _EMPTY = {
     "pdf": "there is no text in it: it has no text layer (scanned pages are pictures, which are not read) or no pages",
     "html": "there is no text in it: the page is empty, or a script would fill it",

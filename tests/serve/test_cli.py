@@ -138,7 +138,8 @@ def test_what_ctrl_c_breaks_off_goes_on(tmp_path: Path) -> None:
     """Ctrl-C ends the command and says how its job goes on; until then other commands talk to its service."""
     slow = {"PIPELINES_DIR": str(tmp_path / "pipelines"), "ALLOWED_MODULES": "tests.slow_reading"}
     (tmp_path / "pipelines").mkdir()
-    (tmp_path / "pipelines" / "slow.yml").write_text(SLOW_PIPELINE)
+    quick = tmp_path / "quick"
+    (tmp_path / "pipelines" / "slow.yml").write_text(SLOW_PIPELINE.replace("QUICK", str(quick)))
     (tmp_path / "docs").mkdir()
     for number in range(8):
         (tmp_path / "docs" / f"{number}.txt").write_text(f"This is text {number}.")
@@ -152,6 +153,7 @@ def test_what_ctrl_c_breaks_off_goes_on(tmp_path: Path) -> None:
     _, said = command.communicate(timeout=60)
     assert command.returncode == 130, said
     [job] = jobs
+    quick.touch()
     assert f"thresher jobs watch {job['job_id']}" in " ".join(said.split())
     watched = invoke("jobs", "watch", job["job_id"], folder=tmp_path, **slow)
     assert watched.stdout.startswith("8 documents: 8 indexed; 8 chunks")

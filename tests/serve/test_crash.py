@@ -118,7 +118,7 @@ def test_commands_talk_to_the_service_that_has_the_data(tmp_path: Path) -> None:
     with service(tmp_path / "data"):
         ingested = thresher("ingest", str(tmp_path / "tower.md"), "--tenant", "acme")
         assert ingested.returncode == 0, ingested.stderr
-        assert "1 documents: 1 indexed; 1 chunks" in ingested.stdout
+        assert "1 document: 1 indexed; 1 chunk " in ingested.stdout
         through = json.loads(
             thresher("ask", "How tall is the tower?", "-t", "acme", "-m", "crag", "--json").stdout
         )
