@@ -71,11 +71,6 @@ def job_of(listing_member: bytes) -> str:
     return listing_member.decode().partition(":")[2]
 
 
-def tombstone(document_id: str | None) -> str:
-    # Before the ids stands a letter, so that none is taken for the whole tenant.
-    return "all" if document_id is None else f"d{document_id}"
-
-
 def texts(found: Iterable[bytes | None]) -> set[str]:
     return {text.decode() for text in found if text is not None}
 

@@ -23,8 +23,8 @@ from serve.jobs.redis_keys import (
     pending_member,
     ranges,
     texts,
-    tombstone,
 )
+from serve.jobs.spool import tombstone
 
 # What is sent in one command or one round trip: Redis serves nobody else meanwhile.
 PART_BYTES = 4 * 1024 * 1024

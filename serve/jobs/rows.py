@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from serve.jobs.model import JobInput, Source, SourceResult, SourceStatus
+from serve.jobs.spool import tombstone
 
 DONE = (SourceStatus.OK, SourceStatus.SKIPPED)
-WHOLE_TENANT = ""
 SEQ = "(SELECT seq FROM jobs WHERE job_id = :job_id)"
 
 
@@ -186,14 +186,14 @@ class JobRows:
     def mark_deleted(self, tenant_id: str, document_id: str | None, now: float) -> None:
         self._db.execute(
             "INSERT OR REPLACE INTO deletions (tenant_id, document_id, deleted_at) VALUES (?, ?, ?)",
-            (tenant_id, document_id or WHOLE_TENANT, now),
+            (tenant_id, tombstone(document_id), now),
         )
 
     def deleted_since(self, tenant_id: str, document_ids: Iterable[str]) -> dict[str, float]:
         latest = {
             document_id: self._db.execute(
                 "SELECT MAX(deleted_at) FROM deletions WHERE tenant_id = ? AND document_id IN (?, ?)",
-                (tenant_id, WHOLE_TENANT, document_id),
+                (tenant_id, tombstone(None), tombstone(document_id)),
             ).fetchone()[0]
             for document_id in document_ids
         }

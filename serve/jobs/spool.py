@@ -153,3 +153,13 @@ class JobSpool(Protocol):
         :param document_ids: which.
         :returns: seconds since 1970 by document id; documents that were not deleted are missing.
         """
+
+
+def tombstone(document_id: str | None) -> str:
+    """
+    Name a deletion, as spools keep it.
+
+    :param document_id: what was deleted; None stands for all documents of a tenant.
+    :returns: a name that no other deletion has, whatever the id is: even an empty one is not all.
+    """
+    return "all" if document_id is None else f"d{document_id}"

@@ -341,6 +341,10 @@ def test_deletions_are_remembered(open_spool: OpenSpool) -> None:
         found = await spool.deleted_since("acme", ["d0", "d1"])
         assert list(found) == ["d1"]
         assert begin - 0.01 <= found["d1"] <= time.time() + 0.01
+        await spool.mark_deleted("acme", "")
+        assert list(await spool.deleted_since("acme", ["", "d0", "d1"])) == ["", "d1"], (
+            "no id is the whole tenant"
+        )
         await spool.mark_deleted("acme", None)
         after = await spool.deleted_since("acme", ["d0", "d1"])
         assert after["d0"] == after["d1"] >= found["d1"]
