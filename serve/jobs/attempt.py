@@ -109,7 +109,7 @@ class JobAttempt:
             more = self._next_batch()
         while more:
             self._let_others_go_first(began)
-            with self._turn():
+            with self._turn(alone=self.state.starts > 1):
                 more = self._next_batch()
         self._judge()
         with self._turn(alone=self.state.starts > 0):
@@ -197,7 +197,8 @@ class JobAttempt:
 
     def _next_batch(self) -> bool:
         """Index some sources; False when none are left."""
-        alone = self.state.starts > ATTEMPTS_BEFORE_SINGLE_SOURCES
+        state = self.state
+        alone = state.starts > ATTEMPTS_BEFORE_SINGLE_SOURCES or state.cursor < state.single_until
         batch = self._sources(1 if alone else self._batch_size.texts)
         if not batch:
             return False
@@ -205,13 +206,18 @@ class JobAttempt:
         files = [at for at, (_, source) in enumerate(batch) if source.file is not None]
         batch = batch[: max(files[0], 1)] if files else batch
         began = time.monotonic()
-        self._note([position for position, _ in batch], self._index([source for _, source in batch]))
+        results = self._index([source for _, source in batch])
+        if results is None:
+            # Each is noted as it comes: an interruption finds no document that is there and not told.
+            state.single_until = batch[-1][0] + 1
+            return True
+        self._note([position for position, _ in batch], results)
         if not files:
             self._batch_size.took(len(batch), time.monotonic() - began)
         return True
 
-    def _index(self, sources: Sequence[Source]) -> list[SourceResult]:
-        """Index sources together, or one by one when that fails."""
+    def _index(self, sources: Sequence[Source]) -> list[SourceResult] | None:
+        """Index sources together; None when that fails, and each is to be tried alone."""
         try:
             return self._work(sources)
         except (PostponeError, JobFailedError):
@@ -225,11 +231,7 @@ class JobAttempt:
                 log.warning("Document %r can't be indexed: %s", sources[0].id, reason)
                 return [_failed(sources[0], reason)]
             log.info("A batch of %d documents failed, each is tried alone: %s", len(sources), reason)
-        results = []
-        for source in sources:
-            self._check_now()
-            results += self._index([source])
-        return results
+            return None
 
     def _work(self, sources: Sequence[Source]) -> list[SourceResult]:
         loaded = [LoadedSource.model_construct(**dict(source), content=None) for source in sources]

@@ -33,7 +33,8 @@ class JobState(BaseModel):
 
     Sources before `cursor` are through, well or not. `starts` counts the attempts that began at this cursor and
     `retries` the transient faults since it was reached; each batch sets both back to 0. `paused` says that the last
-    attempt ended only to let others go first.
+    attempt ended only to let others go first. Sources before `single_until` come one by one:
+    a batch with them failed.
     """
 
     cursor: int = 0
@@ -48,6 +49,7 @@ class JobState(BaseModel):
     starts: int = 0
     retries: int = 0
     paused: bool = False
+    single_until: int = 0
 
     @classmethod
     def first(cls, job: JobInput) -> "JobState":

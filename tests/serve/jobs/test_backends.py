@@ -232,6 +232,35 @@ def test_cancel_ends_what_waits_and_what_runs(open_backend: OpenBackend) -> None
     run(open_backend, scenario, work, batch_size=1, workers=1)
 
 
+def test_cancel_tells_what_a_failed_batch_has_written(open_backend: OpenBackend) -> None:
+    """Where a batch failed and its documents are tried one by one, a cancel finds those told that are written."""
+    written: list[str] = []
+    started, gate = threading.Event(), threading.Event()
+
+    def work(job: JobInput, sources: list[LoadedSource]) -> list[SourceResult]:
+        if len(sources) > 1:
+            raise ValueError("one of them is bad")
+        if sources[0].id == "d3":
+            started.set()
+            gate.wait(SECONDS)
+        written.append(sources[0].id)
+        return index_all(job, sources)
+
+    async def scenario(queue: JobQueue) -> None:
+        job_id = (await submit(queue, "acme", texts(10))).job_id
+        await asyncio.to_thread(started.wait, SECONDS)
+        asking = asyncio.create_task(queue.cancel(job_id))
+        await asyncio.sleep(0.1)
+        gate.set()
+        await asking
+        job = await finished(queue, job_id)
+        assert (job.status, job.documents_ok) == (JobStatus.CANCELLED, 4)
+        told = [source.document_id for source in job.sources if source.status is SourceStatus.OK]
+        assert told == written == ["d0", "d1", "d2", "d3"]
+
+    run(open_backend, scenario, work)
+
+
 def test_limits_of_the_service_and_of_a_tenant(open_backend: OpenBackend) -> None:
     """A tenant's job too many is refused, then anybody's; when jobs end there is room again."""
     gate = threading.Event()
