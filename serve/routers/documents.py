@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 
 from components.storing import TenantDocumentStores
 from serve.ingestion_schemas import (
@@ -23,6 +23,8 @@ from serve.tenancy import CallerTenancy
 router = APIRouter(tags=["documents"])
 
 OwnerParameter = Annotated[TenantID | None, Query(description="Whose documents; `default` when left out.")]
+# The bare path with a slash at its end fits the routes of one document too.
+DocumentID = Annotated[str, Path(min_length=1, description="Which document.")]
 
 
 @router.get("/documents", response_model=DocumentList)
@@ -43,7 +45,7 @@ async def list_documents(
 async def get_document(
     request: Request,
     tenancy: CallerTenancy,
-    document_id: str,
+    document_id: DocumentID,
     tenant_id: OwnerParameter = None,
     limit: Limit = 100,
     cursor: Position = 0,
@@ -61,7 +63,7 @@ async def get_document(
 
 @router.delete("/documents/{document_id:path}", response_model=DeletedDocument)
 async def delete_document(
-    request: Request, tenancy: CallerTenancy, document_id: str, tenant_id: OwnerParameter = None
+    request: Request, tenancy: CallerTenancy, document_id: DocumentID, tenant_id: OwnerParameter = None
 ) -> DeletedDocument:
     """
     Delete a document with all its chunks.

@@ -92,6 +92,15 @@ def test_wrong_pages_are_a_422(client: httpx.Client) -> None:
         assert client.get(f"/documents?tenant_id=acme&{query}").status_code == 422, query
 
 
+def test_no_id_is_no_document(client: httpx.Client) -> None:
+    """A request that forgets the id is refused, and deletes nothing."""
+    for method in ("GET", "DELETE"):
+        response = client.request(method, "/documents/?tenant_id=acme")
+        assert response.status_code == 422
+        assert response.json()["errors"][0]["field"] == "document_id"
+    assert client.get("/documents/tower?tenant_id=acme").status_code == 200
+
+
 def test_a_document_deleted_while_it_waits_does_not_come_back(tmp_path: Path) -> None:
     """A version that was accepted before the deletion is skipped, with the reason; one accepted after is indexed."""
     with RunningServer(without_llm(tmp_path, ingest_workers=1)) as client:
