@@ -4,6 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
+from components.storing import InvalidTenantError
 from serve.errors import InvalidCursorError, JobFinishedError, UnknownJobError
 from serve.ingestion_schemas import JobList, SourceList, SourceOutcome
 from serve.jobs import Job, JobQueue, JobStatus, SourceStatus
@@ -34,11 +35,15 @@ async def known_job(
     :param tenancy: what the caller may name.
     :param tenant_id: whose it must be.
     :returns: the job as it stands.
-    :raises UnknownJobError: if there is none.
+    :raises UnknownJobError: if there is none that the caller may know of.
     """
     job: Job | None = await request.app.state.service.jobs.get(job_id)
-    if job is None or (tenant_id is not None and tenancy.tenant(tenant_id) != job.tenant_id):
+    if job is None or tenant_id not in (None, job.tenant_id):
         raise UnknownJobError(job_id)
+    try:
+        tenancy.tenant(job.tenant_id)
+    except InvalidTenantError:
+        raise UnknownJobError(job_id) from None
     return job
 
 

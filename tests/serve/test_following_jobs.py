@@ -11,7 +11,9 @@ from typing import Any
 import httpx
 import pytest
 
+from components.storing import InvalidTenantError
 from modes.indexing import IndexingPipeline
+from serve.tenancy import Tenancy
 from tests.serve.conftest import RunningServer, finished, without_llm
 
 
@@ -111,6 +113,27 @@ def test_unknown_and_foreign_jobs_are_404(service: httpx.Client, method: str, pa
     ):
         response = service.request(method, url)
         assert response.status_code == 404, url
+        assert response.json()["type"] == "urn:thresher:problem:unknown-job"
+
+
+def test_a_job_is_found_only_if_tenancy_allows_its_tenant(
+    service: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one place that decides on tenants is asked about the job's own, whether or not the URL names one."""
+    job = finished(service, post(service, "closed", "a"))
+
+    def refuse(self: Tenancy, requested: str | None) -> str:
+        raise InvalidTenantError("not yours")
+
+    monkeypatch.setattr(Tenancy, "tenant", refuse)
+    for method, path in (
+        ("GET", ""),
+        ("DELETE", ""),
+        ("POST", "/retry"),
+        ("GET", "/events"),
+        ("GET", "/sources"),
+    ):
+        response = service.request(method, f"/ingest/{job['job_id']}{path}")
         assert response.json()["type"] == "urn:thresher:problem:unknown-job"
 
 
