@@ -78,7 +78,7 @@ def files_intake(upload: Upload, tenant_id: str, pipeline: str) -> Intake:
         document_id = fields.id or name
         if document_id in sources:
             raise LimitError("metadata", f"gives two files the id '{document_id[:80]}'")
-        digest.add(document_id, fields.title, fields.meta, file.sha256)
+        digest.add(document_id, fields.title, fields.meta, file.sha256, name, file.content_type)
         staged = StagedFile(name=name, sha256=file.sha256, size=file.size, content_type=file.content_type)
         sources[document_id] = Source(
             id=document_id, title=fields.title, meta=fields.meta, accepted_at=now, text=None, file=staged
@@ -120,11 +120,13 @@ class _Digest:
     def __init__(self, tenant_id: str, pipeline: str) -> None:
         self._hash = hashlib.sha256(json.dumps([tenant_id, pipeline]).encode())
 
-    def add(self, document_id: str, title: str | None, meta: dict[str, Any], content: str) -> None:
-        if title is None and not meta:
+    def add(
+        self, document_id: str, title: str | None, meta: dict[str, Any], content: str, *file: str | None
+    ) -> None:
+        if title is None and not meta and not file:
             entry = f"{document_id}\0{content}\0"
         else:
-            entry = json.dumps([document_id, content, title, meta], sort_keys=True)
+            entry = json.dumps([document_id, content, title, meta, *file], sort_keys=True)
         self._hash.update(entry.encode("utf-8", "surrogatepass"))
 
     def hexdigest(self) -> str:
