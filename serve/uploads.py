@@ -73,18 +73,29 @@ async def received_upload(
     :raises ClientDisconnect: if it ends before its end.
     :raises QueueUnavailableError: if the disk is full.
     """
-    with _told_disk_errors(), tempfile.TemporaryFile(dir=folder) as file:
+    with _temporary_file(folder) as file:
         receiver = _Receiver(_boundary(request), file, limits, fields)
-        waiting: list[bytes] = []
-        size = 0
-        async for chunk in request.stream():
-            waiting.append(chunk)
-            size += len(chunk)
-            if size >= _SLICE_BYTES:
-                await asyncio.to_thread(receiver.write, b"".join(waiting))
-                waiting, size = [], 0
-        await asyncio.to_thread(receiver.write, b"".join(waiting))
-        yield receiver.finish()
+        with _told_disk_errors():
+            await _receive(request, receiver)
+            upload = receiver.finish()
+        yield upload
+
+
+async def _receive(request: Request, receiver: "_Receiver") -> None:
+    waiting: list[bytes] = []
+    size = 0
+    async for chunk in request.stream():
+        waiting.append(chunk)
+        size += len(chunk)
+        if size >= _SLICE_BYTES:
+            await asyncio.to_thread(receiver.write, b"".join(waiting))
+            waiting, size = [], 0
+    await asyncio.to_thread(receiver.write, b"".join(waiting))
+
+
+def _temporary_file(folder: Path) -> BinaryIO:
+    with _told_disk_errors():
+        return cast(BinaryIO, tempfile.TemporaryFile(dir=folder))
 
 
 @contextmanager

@@ -151,3 +151,16 @@ def test_a_full_disk_refuses_an_upload(client: httpx.Client, monkeypatch: pytest
     assert response.status_code == 503
     assert response.headers["retry-after"]
     assert "No space left" in response.json()["detail"]
+
+
+def test_only_the_upload_itself_is_called_an_upload(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault of what works with the upload keeps its own name, even if Python takes it for one of the disk."""
+
+    async def slow(*_: object) -> None:
+        raise TimeoutError("the job store is slow")
+
+    monkeypatch.setattr("serve.service.Service.submit", slow)
+    response = upload(client, [("a.txt", b"Text.")])
+    assert response.json()["type"] == "urn:thresher:problem:timeout"
