@@ -143,7 +143,9 @@ class JobAttempt:
         self._checked = time.monotonic()
         try:
             self._context.check_cancelled_sync()
-        except (DurableExecutionCancelledError, ExecutionLeaseLostError) as error:
+        except DurableExecutionCancelledError as error:
+            raise JobCancelled(str(error)) from error
+        except ExecutionLeaseLostError as error:
             raise JobInterrupted(str(error)) from error
 
     def _judge(self) -> None:

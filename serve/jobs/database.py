@@ -122,6 +122,11 @@ CREATE TABLE IF NOT EXISTS deletions (
     deleted_at REAL NOT NULL,
     PRIMARY KEY (tenant_id, document_id)
 ) STRICT, WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS clock (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    last REAL NOT NULL
+) STRICT;
 """
 
 

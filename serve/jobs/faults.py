@@ -2,11 +2,18 @@
 
 from collections.abc import Iterator
 
+from components.pacing import WorkCancelled
+from serve.jobs.model import JobInterrupted
+
 MAX_ERROR_LENGTH = 500
 
 
 class JobFailedError(RuntimeError):
     """A job has come to its end without success; the message is for the person who posted it."""
+
+
+class JobCancelled(JobInterrupted, WorkCancelled):
+    """Ends the work on a batch of a job that was cancelled; no other process goes on with it."""
 
 
 def is_transient(error: BaseException) -> bool:

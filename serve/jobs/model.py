@@ -22,13 +22,14 @@ class Source(BaseModel):
     """
     One thing that was posted, which becomes one document: a text or a file.
 
-    Sources of a job that indexes anew have neither; they name documents that are there.
+    Sources of a job that indexes anew have neither; they name documents that are there. `accepted_at` is set when the
+    job is kept, by the one clock that the store has for all processes.
     """
 
     id: str
     title: str | None = None
     meta: dict[str, Any] = Field(default_factory=dict)
-    accepted_at: float
+    accepted_at: float = 0.0
     text: str | None = None
     file: StagedFile | None = None
 

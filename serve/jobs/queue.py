@@ -65,7 +65,7 @@ class JobQueue:
     ```python
     queue = JobQueue(index_sources, sqlite_backend(Path("data")))
     await queue.start()
-    source = Source(id="a", accepted_at=time.time(), text="Some text.")
+    source = Source(id="a", text="Some text.")
     job = (await queue.submit("demo", [source], request_id="")).job
     while not job.status.finished:
         await asyncio.sleep(0.2)
@@ -210,7 +210,7 @@ class JobQueue:
         Accept a job durably.
 
         :param tenant_id: whose documents these are.
-        :param sources: what was posted.
+        :param sources: what was posted; `accepted_at` is set.
         :param request_id: the id of the request that brings them, for the log.
         :param pipeline: which indexing pipeline takes them.
         :param kind: what to do with them.

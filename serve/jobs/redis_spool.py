@@ -35,6 +35,15 @@ STAGING_SECONDS = 3_600
 # A job may wait longer than finished ones are kept, when Chroma is away.
 TOMBSTONE_SECONDS = 30 * 24 * 3_600
 
+# Gives microseconds later than any given before, also when the clock of Redis' machine is set back. KEYS: the last.
+TICK = """
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
+local later = math.max(now, tonumber(redis.call('GET', KEYS[1]) or 0) + 1)
+redis.call('SET', KEYS[1], string.format('%.0f', later))
+return string.format('%.0f', later)
+"""
+
 _DONE = (SourceStatus.OK, SourceStatus.SKIPPED)
 _OPEN = (SourceStatus.PENDING, SourceStatus.FAILED, SourceStatus.CANCELLED)
 _CURSOR = re.compile(r"\d{20}:.+")
@@ -65,6 +74,7 @@ class RedisJobSpool:
         """
         # Its types leave open whether replies are text; ours are bytes.
         self._redis: Any = redis
+        self._tick = self._redis.register_script(TICK)
         self._prefix = prefix
         self._job_ttl = job_ttl
         self._staged_ttl = min(staged_ttl, job_ttl)
@@ -85,7 +95,7 @@ class RedisJobSpool:
         of the job.
 
         :param job: the row.
-        :param sources: as many as `job.total`.
+        :param sources: as many as `job.total`; they get Redis' time.
         :param files: contents by SHA-256.
         :returns: False when a job of this id is there already.
         """
@@ -115,6 +125,9 @@ class RedisJobSpool:
         with redis_errors():
             if await self._redis.exists(keys.row):
                 return False
+            now = await self._now()
+            for source in sources:
+                source.accepted_at = now
             await self._stage(staging, sources, files)
             taken: bool = await self._redis.transaction(take_over, keys.row, value_from_callable=True)
             if not taken:
@@ -304,10 +317,11 @@ class RedisJobSpool:
                     await self._redis.srem(self._tenants, tenant)
 
     async def mark_deleted(self, tenant_id: str, document_id: str | None) -> None:
-        key, now, kept = self._deleted(tenant_id), time.time(), self._job_ttl + TOMBSTONE_SECONDS
+        key, kept = self._deleted(tenant_id), self._job_ttl + TOMBSTONE_SECONDS
         with redis_errors():
+            now = await self._now()
             async with self._redis.pipeline(transaction=True) as pipe:
-                pipe.zadd(key, {tombstone(document_id): now})
+                pipe.zadd(key, {tombstone(document_id): now}, gt=True)
                 pipe.zremrangebyscore(key, "-inf", now - kept)
                 pipe.expire(key, kept)
                 await pipe.execute()
@@ -320,6 +334,9 @@ class RedisJobSpool:
             )
         latest = {id_: max(time_ or 0.0, everything or 0.0) for id_, time_ in zip(ids, times, strict=True)}
         return {id_: time_ for id_, time_ in latest.items() if time_}
+
+    async def _now(self) -> float:
+        return int(await self._tick(keys=[f"{self._prefix}:clock"])) / 1_000_000
 
     async def _stage(
         self, staging: JobKeys, sources: Sequence[Source], files: Mapping[str, BinaryIO]

@@ -1,6 +1,7 @@
 """JobRows: how jobs, their sources and what became of them lie in the tables of the job database."""
 
 import sqlite3
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -23,7 +24,7 @@ class JobRows:
     def insert(self, job: JobInput, sources: Sequence[Source]) -> bool:
         """
         :param job: a new job's row.
-        :param sources: its sources.
+        :param sources: its sources; they get the time.
         :returns: False when there is a job of this id; nothing is changed then.
         """
         row = self._db.execute(
@@ -33,6 +34,9 @@ class JobRows:
         ).fetchone()
         if row is None:
             return False
+        now = self._now()
+        for source in sources:
+            source.accepted_at = now
         self._db.executemany(
             "INSERT INTO sources (job, position, sha256, source) VALUES (?, ?, ?, ?)",
             (
@@ -183,10 +187,10 @@ class JobRows:
         self._db.executemany("DELETE FROM sources WHERE job = ?", [(seq,) for seq, _ in rows])
         return [decode(job) for _, job in rows]
 
-    def mark_deleted(self, tenant_id: str, document_id: str | None, now: float) -> None:
+    def mark_deleted(self, tenant_id: str, document_id: str | None) -> None:
         self._db.execute(
             "INSERT OR REPLACE INTO deletions (tenant_id, document_id, deleted_at) VALUES (?, ?, ?)",
-            (tenant_id, tombstone(document_id), now),
+            (tenant_id, tombstone(document_id), self._now()),
         )
 
     def deleted_since(self, tenant_id: str, document_ids: Iterable[str]) -> dict[str, float]:
@@ -211,6 +215,14 @@ class JobRows:
             " COALESCE((SELECT created_at FROM jobs ORDER BY seq LIMIT 1), :now) - :earlier",
             {"now": now, "earlier": earlier},
         )
+
+    def _now(self) -> float:
+        """Give a time later than any given before, whatever the machine's clock is set to."""
+        return self._db.execute(
+            "INSERT INTO clock VALUES (1, ?)"
+            " ON CONFLICT DO UPDATE SET last = MAX(excluded.last, last + 0.000001) RETURNING last",
+            (time.time(),),
+        ).fetchone()[0]
 
 
 def decode(job: str) -> JobInput:

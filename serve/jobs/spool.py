@@ -50,7 +50,8 @@ class JobSpool(Protocol):
         too late are removed again, unless its digest is that of the job that is there.
 
         :param job: the row, with `run` 0.
-        :param sources: as many as `job.total`.
+        :param sources: as many as `job.total`. Their `accepted_at` is set by the store's own clock, which all processes
+            share and which never goes back; so it tells what came before a deletion.
         :param files: contents by SHA-256, read from their beginning; all that `sources` name.
         :returns: False when a job of this id is there already; nothing of it is changed.
         """
@@ -142,6 +143,7 @@ class JobSpool(Protocol):
         """
         Remember that a document was deleted now; None stands for all documents of the tenant.
 
+        Now is a time of the clock that `put` asks.
         Kept at least as long as any job is known that was created before.
         """
 

@@ -29,7 +29,7 @@ class SqliteJobSpool:
     ```python
     spool = SqliteJobSpool(JobDatabase(Path("data/jobs.sqlite3")), Path("data/staged"))
     await spool.open()
-    await spool.put(job, [Source(id="a", accepted_at=time.time(), text="Some text.")], {})
+    await spool.put(job, [Source(id="a", text="Some text.")], {})
     [(position, source)] = await spool.batch(job.job_id, 0, 1)
     ```
     """
@@ -138,7 +138,7 @@ class SqliteJobSpool:
             await _on_disk(self._files.keep, name, ())
 
     async def mark_deleted(self, tenant_id: str, document_id: str | None) -> None:
-        await self._write(lambda rows: rows.mark_deleted(tenant_id, document_id, time.time()))
+        await self._write(lambda rows: rows.mark_deleted(tenant_id, document_id))
 
     async def deleted_since(self, tenant_id: str, document_ids: Iterable[str]) -> dict[str, float]:
         ids = tuple(document_ids)

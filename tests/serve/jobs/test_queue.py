@@ -57,6 +57,7 @@ def contents(*files: bytes) -> dict[str, io.BytesIO]:
 def test_job_is_done(tmp_path: Path) -> None:
     """A job is pending at first, is worked off in batches in order, and is done with everything counted."""
     batches: list[tuple[str, list[LoadedSource]]] = []
+    posted = make_sources(10)
 
     def work(job: JobInput, sources: list[LoadedSource]) -> list[SourceResult]:
         batches.append((job.tenant_id, sources))
@@ -64,7 +65,7 @@ def test_job_is_done(tmp_path: Path) -> None:
 
     async def scenario(queue: JobQueue) -> None:
         await queue.ping()
-        submission = await queue.submit("acme", make_sources(10), request_id="req-1", pipeline="other")
+        submission = await queue.submit("acme", posted, request_id="req-1", pipeline="other")
         job = submission.job
         assert (submission.created, job.status, job.progress) == (True, JobStatus.PENDING, 0.0)
         assert (job.started_at, job.sources) == (None, [])
@@ -72,14 +73,14 @@ def test_job_is_done(tmp_path: Path) -> None:
         assert (job.status, job.error, job.pipeline) == (JobStatus.DONE, None, "other")
         assert (job.total, job.documents_ok, job.documents_failed, job.chunks_ok) == (10, 10, 0, 20)
         assert (job.progress, job.attempts, job.request_id, job.tenant_id) == (1.0, 1, "req-1", "acme")
-        assert job.sources == [ok(source) for source in make_sources(10)]
+        assert job.sources == [ok(source) for source in posted]
         assert job.started_at is not None
         assert job.finished_at is not None
 
     with_queue(scenario, tmp_path, work, batch_size=4)
     assert [(tenant, len(sources)) for tenant, sources in batches] == [("acme", 4), ("acme", 4), ("acme", 2)]
     given = [Source(**source.model_dump(exclude={"content"})) for _, batch in batches for source in batch]
-    assert given == make_sources(10)
+    assert given == posted
     assert spooled(tmp_path) == (1, 0)
 
 

@@ -354,6 +354,29 @@ def test_deletions_are_remembered(open_spool: OpenSpool) -> None:
     run(open_spool, scenario)
 
 
+def test_times_come_from_one_clock_that_never_goes_back(
+    open_spool: OpenSpool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is posted after a deletion or another text is later, also where a process' clock is set back meanwhile."""
+
+    async def scenario(spool: JobSpool) -> None:
+        moments = []
+        for n in range(4):
+            job_id, sources = f"{n:032x}", texts()
+            assert await spool.put(new_job(job_id), sources, {})
+            kept = [source.accepted_at for _, source in await spool.batch(job_id, 0, 3)]
+            assert kept == [source.accepted_at for source in sources] == [kept[0]] * 3
+            assert not await spool.put(new_job(job_id), texts(), {})
+            assert (await spool.batch(job_id, 0, 1))[0][1].accepted_at == kept[0], "it is the first one's"
+            await spool.mark_deleted("acme", "d1")
+            moments += [kept[0], (await spool.deleted_since("acme", ["d1"]))["d1"]]
+            monkeypatch.setattr(time, "time", lambda: 1_000_000.0)
+        assert moments == sorted(set(moments))
+        assert moments[0] > 1_700_000_000
+
+    run(open_spool, scenario)
+
+
 @pytest.mark.server
 def test_a_server_that_is_away_is_a_store_error() -> None:
     """Without Redis every call fails soon with the store's own error, and works when Redis is there."""
