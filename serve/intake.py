@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
@@ -43,19 +42,18 @@ def texts_intake(body: IngestBody, tenant_id: str) -> Intake:
     :param tenant_id: whose documents they are.
     :returns: one source for each text.
     """
-    now = time.time()
     digest = _Digest(tenant_id, body.pipeline)
     sources = []
     for text in body.texts or []:
         content = _sha256(text)
         digest.add(id_of_text(content), None, {}, content)
         # Without fields that are not set: each takes its time, and there are thousands of texts.
-        sources.append(Source(id=id_of_text(content), accepted_at=now, text=text))
+        sources.append(Source(id=id_of_text(content), text=text))
     for document in body.documents or []:
         content = _sha256(document.text)
         name, title, meta = document.id or id_of_text(content), document.title, document.meta
         digest.add(name, title, meta, content)
-        sources.append(Source(id=name, title=title, meta=meta, accepted_at=now, text=document.text))
+        sources.append(Source(id=name, title=title, meta=meta, text=document.text))
     return Intake(tenant_id, body.pipeline, sources, digest.hexdigest())
 
 
@@ -69,7 +67,6 @@ def files_intake(upload: Upload, tenant_id: str, pipeline: str) -> Intake:
     :returns: one source for each file; of two with one name and one content only one.
     :raises LimitError: if a file has no name, two of one name differ, or `metadata` can't be read or names no file.
     """
-    now = time.time()
     digest = _Digest(tenant_id, pipeline)
     described = _described(upload.fields.get("metadata", ""))
     sources: dict[str, Source] = {}
@@ -81,7 +78,7 @@ def files_intake(upload: Upload, tenant_id: str, pipeline: str) -> Intake:
         digest.add(document_id, fields.title, fields.meta, file.sha256, name, file.content_type)
         staged = StagedFile(name=name, sha256=file.sha256, size=file.size, content_type=file.content_type)
         sources[document_id] = Source(
-            id=document_id, title=fields.title, meta=fields.meta, accepted_at=now, text=None, file=staged
+            id=document_id, title=fields.title, meta=fields.meta, text=None, file=staged
         )
     if described:
         raise LimitError("metadata", f"describes '{next(iter(described))[:80]}', but no such file was sent")
