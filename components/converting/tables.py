@@ -89,6 +89,9 @@ def _sheets(xlsx: bytes) -> str:
     workbook = openpyxl.load_workbook(io.BytesIO(xlsx), read_only=True, data_only=True)
     texts = []
     for sheet in workbook.worksheets:
+        # What a sheet says of its size may be wrong, and one stray cell makes it 16,384 columns wide: rows are then
+        # read as far as they have cells.
+        sheet.reset_dimensions()
         text = _text([_cell(value) for value in row] for row in sheet.iter_rows(values_only=True))
         texts.append(f"# {sheet.title}\n\n{text}" if text else "")
     return "\f".join(texts)

@@ -1,5 +1,9 @@
 """Tables and JSON as text."""
 
+import io
+import time
+
+import openpyxl
 import pytest
 from haystack.dataclasses import ByteStream
 
@@ -51,6 +55,18 @@ def test_each_sheet_is_a_page() -> None:
     file = xlsx_file(Stock=[["item", "count"], ["bolt", 3.0], ["nut", None]], Empty=[], More=[["x"]])
     [document] = SheetsToDocument().run(sources=[ByteStream(file)])["documents"]
     assert document.content == "# Stock\n\nitem: bolt\ncount: 3\n\nitem: nut\f\f# More\n\nx"
+
+
+def test_a_sheet_with_a_cell_in_its_last_corner_is_read_at_once() -> None:
+    """Only cells that are there cost anything, not the 17 billion around them."""
+    workbook = openpyxl.Workbook()
+    workbook.active["A1"], workbook.active["XFD1048576"] = "first", "last"
+    file = io.BytesIO()
+    workbook.save(file)
+    begin = time.process_time()
+    [document] = SheetsToDocument().run(sources=[ByteStream(file.getvalue())])["documents"]
+    assert document.content == "# Sheet\n\nfirst\nlast"
+    assert time.process_time() - begin < 10
 
 
 def test_objects_become_paragraphs() -> None:
