@@ -22,7 +22,14 @@ from components.pacing import pause
 
 _POLL_SECONDS = 0.2
 _LATE_SECONDS = 5.0
+_EARLY_SECONDS = 1.0
 _BYTES_A_CHARACTER = 6
+# A file whose turn has not come when others end the nursery is tried again, and more often than one that is begun.
+_MOST_ATTEMPTS = 10
+_MOST_BEGUN = 2
+
+LOADING_SECONDS = 60.0
+"""How long a converter may take to be loaded, besides the time for the conversion."""
 
 
 @component
@@ -105,6 +112,7 @@ class SandboxedConverter:
             "converter": {"init_parameters": {}, **self.converter},
             "allowed_modules": self.allowed_modules,
             "timeout": self.convert_timeout,
+            "loading_timeout": LOADING_SECONDS + self.convert_timeout,
             "memory_mb": self.convert_memory_mb,
             "max_chars": self.convert_max_chars,
             "mime_type": source.mime_type,
@@ -118,21 +126,22 @@ class SandboxedConverter:
         return [_document(made, source) for made in reply["documents"]]
 
     def _ask(self, header: dict[str, Any], data: bytes) -> dict[str, Any]:
-        for attempt in (1, 2):
+        begun = 0
+        for _ in range(_MOST_ATTEMPTS):
             process = NURSERY.process()
             with process.connection as connection:
                 conversation = _Conversation(connection, self._most_bytes)
                 try:
                     return conversation.hold(header, data, self.convert_timeout)
                 except (ConnectionError, EOFError):
+                    begun += conversation.begun
                     # When the nursery itself was killed, the file was not to blame.
-                    to_blame = conversation.begun and NURSERY.runs(process.generation)
-                    if attempt == 2 or to_blame:
-                        raise SourceError(self._ended()) from None
+                    if (conversation.begun and NURSERY.runs(process.generation)) or begun == _MOST_BEGUN:
+                        break
                 except TimeoutError:
                     limit = f"{self.convert_timeout:g} s (CONVERT_TIMEOUT)"
                     raise SourceError(f"cannot be read: its conversion took more than {limit}") from None
-        raise AssertionError("unreachable")
+        raise SourceError(self._ended())
 
     @property
     def _most_bytes(self) -> int:
@@ -158,7 +167,7 @@ class _Conversation:
         words = json.dumps(header).encode()
         try:
             self._connection.sendall(struct.pack("!I", len(words)) + words)
-            (self._pid,) = struct.unpack("!I", self._receive(4))
+            self._wait_for_converter(header)
             self.begun = True
             begin = time.monotonic()
             self._deadline = begin + timeout + _LATE_SECONDS
@@ -167,6 +176,22 @@ class _Conversation:
             if self._pid:
                 with suppress(ProcessLookupError, PermissionError):
                     os.kill(self._pid, signal.SIGKILL)
+
+    def _wait_for_converter(self, header: dict[str, Any]) -> None:
+        # Files before this one may wait for their own converters.
+        self._receive(1)
+        limit = header["loading_timeout"]
+        due = time.monotonic() + limit
+        try:
+            (self._pid,) = struct.unpack("!I", self._receive(4))
+        except (ConnectionError, EOFError):
+            # The nursery ends itself when a converter's time is up.
+            if time.monotonic() < due - _EARLY_SECONDS:
+                raise
+            name = header["converter"]["type"]
+            raise SourceError(
+                f"cannot be read: its converter, {name}, was not loaded within {limit:g} s"
+            ) from None
 
     def _exchange(self, data: bytes, due: float) -> dict[str, Any]:
         try:
@@ -177,7 +202,7 @@ class _Conversation:
             reply: dict[str, Any] = json.loads(self._receive(size))
         except (ConnectionError, EOFError):
             # The process ends itself when its time is up.
-            if time.monotonic() >= due - 1:
+            if time.monotonic() >= due - _EARLY_SECONDS:
                 raise TimeoutError from None
             raise
         self._pid = 0

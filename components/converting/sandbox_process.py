@@ -55,7 +55,9 @@ def serve(control: socket.socket) -> None:
         with socket.socket(fileno=descriptors[0]) as connection:
             try:
                 header = _header(connection)
-                converter = _converter(converters, header)
+                connection.sendall(b"+")
+                with _ended_after(header["loading_timeout"]):
+                    converter = _converter(converters, header)
             except (OSError, EOFError, ValueError):
                 continue
             parent = os.getpid()
@@ -96,6 +98,17 @@ def _converter(known: dict[str, Any], header: dict[str, Any]) -> Any:
         except Exception as error:  # a converter's module and __init__ may raise anything
             return error
     return known[key]
+
+
+@contextmanager
+def _ended_after(seconds: float) -> Iterator[None]:
+    """Let the kernel end this process when a converter hangs while it is loaded; the next file starts a new one."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _work(connection: socket.socket, header: dict[str, Any], converter: Any) -> None:

@@ -38,3 +38,17 @@ class Misbehaving:
         if order == "process":
             return {"documents": [Document(content=f"{os.getpid()} {os.getppid()}")]}
         return {"documents": [Document(content=order, meta={"from": "here"})]}
+
+
+@component
+class NeverReady:
+    """Hangs while it is loaded."""
+
+    def warm_up(self) -> None:
+        """Hang."""
+        time.sleep(60)
+
+    @component.output_types(documents=list[Document])
+    def run(self, sources: list[Any]) -> dict[str, list[Document]]:
+        """Never run."""
+        return {"documents": []}

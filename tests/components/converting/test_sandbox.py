@@ -21,6 +21,7 @@ from components.pacing import paced_by
 from tests.file_samples import docx_bomb, docx_file, pdf_file, pdf_of_streams
 
 MISBEHAVING = "tests.components.converting.slow_converters.Misbehaving"
+NEVER_READY = "tests.components.converting.slow_converters.NeverReady"
 PDF = "haystack.components.converters.pdfminer.PDFMinerToDocument"
 DOCX = "components.converting.office.OutlinedDOCXToDocument"
 
@@ -132,6 +133,19 @@ def test_the_loaded_process_is_replaced_when_it_is_killed() -> None:
     timer.start()
     assert "took more than 1 s" in refusal(sandboxed(timeout=1), b"sleep")
     timer.join()
+
+
+def test_a_converter_that_hangs_while_it_is_loaded_fails_its_files_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its own files fail with a reason that names it; those of other converters wait no longer than that."""
+    monkeypatch.setattr("components.converting.sandbox.LOADING_SECONDS", 1.0)
+    with ThreadPoolExecutor(3) as threads:
+        hanging = [threads.submit(refusal, sandboxed(NEVER_READY, timeout=1), b"x") for _ in range(2)]
+        time.sleep(0.5)
+        assert threads.submit(text_of, sandboxed(), b"next").result() == "next"
+        for file in hanging:
+            assert f"its converter, {NEVER_READY}, was not loaded within 2 s" in file.result()
 
 
 def test_a_cancelled_job_ends_its_conversion() -> None:
