@@ -3,13 +3,14 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from starlette.types import ASGIApp
 
 from serve import errors
 from serve.hayhooks_adapter import create_hayhooks_app, serve_modes
 from serve.middleware import BodyLimit, BodyLimitMiddleware, RequestIDMiddleware
 from serve.pacing import ActivityMiddleware
+from serve.parameters import only_known_parameters
 from serve.routers import documents, events, health, ingest, jobs, modes, pipelines, query
 from serve.service import Service
 from serve.telemetry import configure_logging
@@ -42,8 +43,10 @@ def build_app(service: Service) -> ASGIApp:
     app.version = service.settings.api_version
     app.description = "Answers questions from a tenant's documents, with citations, in named modes."
     app.state.service = service
-    for routes in (query, modes, pipelines, ingest, jobs, events, documents, health):
-        app.include_router(routes.router)
+    for routes in (query, modes, pipelines, ingest, jobs, events, documents):
+        app.include_router(routes.router, dependencies=[Depends(only_known_parameters)])
+    # A probe may carry what it likes.
+    app.include_router(health.router)
     serve_modes(app, service)
     errors.install(app)
     app.router.lifespan_context = _lifespan(service, app.router.lifespan_context)

@@ -4,8 +4,9 @@ FastAPI reads the body first, and a large one twice: into Python objects, then i
 """
 
 import asyncio
+from collections.abc import Sequence
 from email.message import Message
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
@@ -29,19 +30,37 @@ async def read_body(request: Request, model: type[M]) -> M:
     try:
         return await asyncio.to_thread(model.model_validate_json, raw)
     except ValidationError as error:
-        raise request_error(error, "body") from None
+        raise request_error(error, "body", model) from None
 
 
-def request_error(error: ValidationError, place: str) -> RequestValidationError:
+def request_error(error: ValidationError, place: str, kind: Any = Any) -> RequestValidationError:
     """
     Say where in the request a wrong value is.
 
     :param error: what pydantic found.
     :param place: what was read.
+    :param kind: what it must be, so that the error can name the fields there are.
     :returns: the error to raise.
     """
     faults: Any = error.errors(include_url=False, include_input=False)
+    for fault in faults:
+        if fault["type"] == "extra_forbidden":
+            fault["ctx"] = {"known": fields_beside(kind, fault["loc"])}
     return RequestValidationError([{**fault, "loc": (place, *fault["loc"])} for fault in faults])
+
+
+def fields_beside(kind: Any, place: Sequence[int | str]) -> list[str]:
+    """
+    Tell which fields there are where an unknown one is.
+
+    :param kind: what the whole must be: a model, or lists, dictionaries or unions with None of models.
+    :param place: the way to the unknown field; its name comes last.
+    :returns: the names of the fields.
+    """
+    for part in place[:-1]:
+        fields = getattr(_given(kind), "model_fields", None)
+        kind = fields[str(part)].annotation if fields else (get_args(_given(kind)) or (Any,))[-1]
+    return list(getattr(_given(kind), "model_fields", ()))
 
 
 def body_schema(model: type[BaseModel]) -> dict[str, Any]:
@@ -54,6 +73,12 @@ def body_schema(model: type[BaseModel]) -> dict[str, Any]:
     schema = model.model_json_schema()
     content = {"application/json": {"schema": _resolved(schema, schema.pop("$defs", {}))}}
     return {"requestBody": {"required": True, "content": content}}
+
+
+def _given(kind: Any) -> Any:
+    """Leave None out of a union with it."""
+    kinds = get_args(kind)
+    return kinds[0] if type(None) in kinds else kind
 
 
 def _is_json(content_type: str) -> bool:

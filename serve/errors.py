@@ -22,6 +22,7 @@ from components.weights.catalogue import WeightsError
 from modes.mode import UnsupportedInputError
 from registry import BrokenModeError, UnknownModeError
 from serve import jobs
+from serve.bodies import fields_beside
 from serve.indexer import BrokenPipelineError, UnknownPipelineError
 
 logger = logging.getLogger("thresher.error")
@@ -225,7 +226,10 @@ async def _http_error(request: Request, error: HTTPException) -> JSONResponse:
 
 async def _invalid_request(request: Request, error: RequestValidationError) -> JSONResponse:
     # Never `input`: it may hold what JSON can't, and is the caller's own.
-    faults = [{"field": _field(fault["loc"]), "message": _message(fault)} for fault in error.errors()]
+    faults = [
+        {"field": _field(fault["loc"]), "message": _message(_completed(request, fault))}
+        for fault in error.errors()
+    ]
     detail = "; ".join(
         f"{fault['field']}: {fault['message']}" if fault["field"] else fault["message"] for fault in faults
     )
@@ -237,7 +241,18 @@ def _retry_after(error: Exception, status: int) -> dict[str, str] | None:
     return None if seconds is None else {"Retry-After": str(seconds)}
 
 
+def _completed(request: Request, fault: dict[str, Any]) -> dict[str, Any]:
+    """Add to an unknown field of a body that FastAPI has read which fields there are."""
+    body = getattr(request.scope.get("route"), "body_field", None)
+    if fault["type"] != "extra_forbidden" or "ctx" in fault or body is None:
+        return fault
+    return {**fault, "ctx": {"known": fields_beside(body.field_info.annotation, fault["loc"][1:])}}
+
+
 def _message(fault: dict[str, Any]) -> str:
+    if fault["type"] == "extra_forbidden":
+        known = ", ".join(fault.get("ctx", {}).get("known", ()))
+        return f"is unknown; there are {known}" if known else "is unknown"
     if fault["type"] == "json_invalid":
         return f"the body is not valid JSON: {fault.get('ctx', {}).get('error', 'cannot be parsed')}"
     if fault["type"] in ("model_attributes_type", "model_type") and len(fault["loc"]) == 1:

@@ -10,7 +10,7 @@ from serve.errors import LimitError
 from serve.ingestion_schemas import DEFAULT_PIPELINE, IngestBody
 from serve.intake import files_intake, texts_intake
 from serve.jobs import Job
-from serve.schemas import TenantID
+from serve.schemas import TenantID, Text
 from serve.service import Service
 from serve.tenancy import CallerTenancy
 from serve.uploads import UploadLimits, received_upload
@@ -37,6 +37,9 @@ _UPLOAD_SCHEMA = {
 TenantParameter = Annotated[
     TenantID | None,
     Query(description="Whose documents; wins over the body, and lets a full queue refuse before it is sent."),
+]
+PipelineParameter = Annotated[
+    Text | None, Query(description="Which indexing pipeline takes the documents; wins over the body.")
 ]
 IdempotencyKey = Annotated[
     str | None,
@@ -69,7 +72,11 @@ AdmittedTenant = Annotated[str | None, Depends(admitted_tenant)]
 
 @router.post("/", response_model=Job, status_code=202, openapi_extra=body_schema(IngestBody))
 async def ingest(
-    request: Request, tenancy: CallerTenancy, tenant: AdmittedTenant, idempotency_key: IdempotencyKey = None
+    request: Request,
+    tenancy: CallerTenancy,
+    tenant: AdmittedTenant,
+    pipeline: PipelineParameter = None,
+    idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """
     Accept documents and index them in the background.
@@ -79,6 +86,8 @@ async def ingest(
     """
     service: Service = request.app.state.service
     body = await read_body(request, IngestBody)
+    if pipeline is not None:
+        body.pipeline = pipeline
     count, limit = len(body.texts or body.documents or []), service.settings.max_documents_per_job
     if count > limit:
         raise LimitError(
@@ -98,7 +107,11 @@ async def ingest(
     },
 )
 async def ingest_files(
-    request: Request, tenancy: CallerTenancy, tenant: AdmittedTenant, idempotency_key: IdempotencyKey = None
+    request: Request,
+    tenancy: CallerTenancy,
+    tenant: AdmittedTenant,
+    pipeline: PipelineParameter = None,
+    idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """
     Accept files and index them in the background; see `POST /ingest/`.
@@ -110,7 +123,9 @@ async def ingest_files(
     limits = UploadLimits(settings.max_documents_per_job, settings.max_file_bytes, settings.max_body_bytes)
     async with received_upload(request, settings.data_dir, limits, _FORM_FIELDS) as upload:
         named = tenant or tenancy.tenant(upload.fields.get("tenant_id"))
-        intake = files_intake(upload, named, upload.fields.get("pipeline", DEFAULT_PIPELINE))
+        if pipeline is None:
+            pipeline = upload.fields.get("pipeline", DEFAULT_PIPELINE)
+        intake = files_intake(upload, named, pipeline)
         return accepted(await service.submit(intake, request.state.request_id, idempotency_key))
 
 
