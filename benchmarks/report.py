@@ -14,6 +14,9 @@ RESULTS = Path(__file__).parent / "results"
 _PACKAGES = ("haystack-ai", "chromadb", "fastapi", "hayhooks", "uvicorn")
 
 console = Console()
+if not console.is_terminal:
+    # A table in a file is cut at 80 characters otherwise.
+    console.width = 200
 
 
 def show(title: str, rows: list[dict[str, Any]]) -> None:
