@@ -345,6 +345,18 @@ class JobQueue:
         with _store_errors():
             await self._spool.mark_deleted(tenant_id, document_id)
 
+    async def forget_sources(self, tenant_id: str) -> None:
+        """
+        Forget what the ended jobs of a tenant have failed to index or have not reached; they can't be retried then.
+
+        With `mark_deleted` of the whole tenant before, those that end later keep nothing either.
+
+        :param tenant_id: whose jobs.
+        :raises QueueUnavailableError: when the store fails.
+        """
+        with _store_errors():
+            await self._spool.forget_sources(tenant_id)
+
     async def deleted_since(self, tenant_id: str, document_ids: Iterable[str]) -> dict[str, float]:
         """
         Tell when documents were last deleted.

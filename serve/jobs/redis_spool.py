@@ -227,6 +227,8 @@ class RedisJobSpool:
             still_open = [str(at) for status in _OPEN for at in await self._positions(pipe, keys, status)]
             files = texts(await pipe.hvals(keys.files))
             needed = texts(await pipe.hmget(keys.files, still_open) if files and still_open else [])
+            dropped = await pipe.zscore(self._deleted(job.tenant_id), tombstone(None))
+            kept = await pipe.zrange(keys.sources, 0, 0)
             pipe.multi()
             ended = row.model_copy(update={"finished_at": time.time()})
             pipe.set(keys.row, ended.model_dump_json())
@@ -237,6 +239,9 @@ class RedisJobSpool:
                 pipe.unlink(keys.file(name))
             for key in keys.records:
                 pipe.expire(key, self._job_ttl)
+            if dropped and kept and decode_member(kept[0])[1]["accepted_at"] < dropped:
+                pipe.unlink(*keys.staged(files))
+                return
             for key in keys.staged(needed):
                 pipe.expire(key, self._staged_ttl)
 
@@ -300,6 +305,31 @@ class RedisJobSpool:
                 if row is not None:
                     pipe.zrem(self._listing(row.tenant_id), listing_member(row))
                 await pipe.execute()
+
+    async def forget_sources(self, tenant_id: str) -> None:
+        cursor: str | None = None
+        while True:
+            rows, cursor = await self.jobs(tenant_id, PAGE, cursor)
+            with redis_errors():
+                async with self._redis.pipeline(transaction=False) as pipe:
+                    for row in rows:
+                        pipe.exists(JobKeys(self._prefix, row.job_id).sources)
+                    kept = await pipe.execute()
+                for row, is_kept in zip(rows, kept, strict=True):
+                    if is_kept:
+                        await self._forget_sources(JobKeys(self._prefix, row.job_id))
+            if cursor is None:
+                return
+
+    async def _forget_sources(self, keys: JobKeys) -> None:
+        async def drop(pipe: Any) -> None:
+            row = decode_row(await pipe.get(keys.row))
+            files = texts(await pipe.hvals(keys.files))
+            pipe.multi()
+            if row is not None and row.finished_at is not None:
+                pipe.unlink(*keys.staged(files))
+
+        await self._redis.transaction(drop, keys.row)
 
     async def expire(self) -> None:
         """Take out of the lists what Redis has let expire; a list is looked through from its oldest job on."""

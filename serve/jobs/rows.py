@@ -133,11 +133,17 @@ class JobRows:
         values: dict[str, Any] = {"job_id": job_id, "start": start, "limit": limit, **named}
         return self._db.execute(f"{query} ORDER BY position LIMIT :limit", values).fetchall()
 
-    def drop_done(self, job_id: str) -> list[str]:
+    def drop_done(self, job: JobInput) -> list[str]:
         """
-        :param job_id: a job; its sources that were done are deleted.
+        :param job: a job; its sources that were done are deleted, and all where the tenant was dropped since.
         :returns: the SHA-256 of the files that the others name.
         """
+        job_id = job.job_id
+        self._db.execute(
+            f"DELETE FROM sources WHERE job = {SEQ} AND json_extract(source, '$.accepted_at') <"
+            " (SELECT deleted_at FROM deletions WHERE tenant_id = :tenant_id AND document_id = :all)",
+            {"job_id": job_id, "tenant_id": job.tenant_id, "all": tombstone(None)},
+        )
         self._db.execute(
             f"DELETE FROM sources WHERE job = {SEQ} AND position IN"
             f" (SELECT position FROM outcomes WHERE job = {SEQ} AND status IN (:ok, :skipped))",
@@ -179,10 +185,17 @@ class JobRows:
 
     def expire_sources(self, finished_before: float, limit: int) -> list[JobInput]:
         """Delete the sources of some jobs that ended before a time, and give those jobs."""
+        return self._drop_sources("finished_at < ?", finished_before, limit)
+
+    def drop_sources_of(self, tenant_id: str, limit: int) -> list[JobInput]:
+        """Delete the sources of some jobs of a tenant that have ended, and give those jobs."""
+        return self._drop_sources("tenant_id = ? AND finished_at IS NOT NULL", tenant_id, limit)
+
+    def _drop_sources(self, condition: str, value: float | str, limit: int) -> list[JobInput]:
         rows = self._db.execute(
             "UPDATE jobs SET staged = 0 WHERE seq IN"
-            " (SELECT seq FROM jobs WHERE finished_at < ? AND staged LIMIT ?) RETURNING seq, job",
-            (finished_before, limit),
+            f" (SELECT seq FROM jobs WHERE {condition} AND staged LIMIT ?) RETURNING seq, job",
+            (value, limit),
         ).fetchall()
         self._db.executemany("DELETE FROM sources WHERE job = ?", [(seq,) for seq, _ in rows])
         return [decode(job) for _, job in rows]

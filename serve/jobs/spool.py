@@ -112,7 +112,8 @@ class JobSpool(Protocol):
 
         Sets `finished_at` to now where it is not set. Drops sources whose outcome is `OK` or `SKIPPED`, and files that
         none of the others names. The others are kept for the spool's `staged_ttl` seconds, the row and the outcomes
-        for its `job_ttl` seconds. Does nothing where the job is gone, or its `run` is no longer that of `job`.
+        for its `job_ttl` seconds. Where the whole tenant was deleted since they were accepted, none is kept. Does
+        nothing where the job is gone, or its `run` is no longer that of `job`.
         """
 
     async def reopen(self, job: JobInput, request_id: str) -> JobInput | None:
@@ -130,6 +131,9 @@ class JobSpool(Protocol):
 
     async def forget(self, job_id: str) -> None:
         """Forget all about a job: row, sources, files and outcomes."""
+
+    async def forget_sources(self, tenant_id: str) -> None:
+        """Forget the sources and files of all jobs of a tenant that have ended; rows and outcomes stay."""
 
     async def expire(self) -> None:
         """

@@ -109,7 +109,7 @@ class SqliteJobSpool:
             if there is None:
                 return None
             rows.save(there.model_copy(update={"finished_at": there.finished_at or time.time()}))
-            return rows.drop_done(job.job_id)
+            return rows.drop_done(job)
 
         wanted = await self._write(end)
         if wanted is not None:
@@ -127,6 +127,9 @@ class SqliteJobSpool:
         job = await self._write(delete)
         if job is not None:
             await self._keep_files(job, ())
+
+    async def forget_sources(self, tenant_id: str) -> None:
+        await self._repeat(lambda rows: rows.drop_sources_of(tenant_id, EXPIRY_BATCH))
 
     async def expire(self) -> None:
         now = time.time()

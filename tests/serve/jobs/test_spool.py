@@ -354,6 +354,40 @@ def test_deletions_are_remembered(open_spool: OpenSpool) -> None:
     run(open_spool, scenario)
 
 
+def test_a_deleted_tenant_keeps_no_sources(open_spool: OpenSpool) -> None:
+    """When a tenant is deleted, nothing is kept of what its jobs failed to index, whether they end before or after."""
+
+    async def scenario(spool: JobSpool) -> None:
+        source = file_source("a.txt", SMALL)
+
+        async def put(job: JobInput) -> None:
+            assert await spool.put(job, [source.model_copy(), *texts(2)], {sha(source): io.BytesIO(SMALL)})
+
+        ended, running, late = [new_job(letter * 32) for letter in "abc"]
+        other = new_job("d" * 32, tenant="other")
+        for job in (ended, running, other):
+            await put(job)
+        await spool.finish(ended)
+        await spool.finish(other)
+        await spool.mark_deleted("acme", None)
+        await spool.forget_sources("acme")
+        await spool.forget_sources("nobody")
+        assert await spool.batch(ended.job_id, 0, 10) == []
+        assert await spool.content(ended, sha(source)) is None
+        there = await spool.get(ended.job_id)
+        assert there is not None
+        assert await spool.reopen(there, "r2") is None
+        assert len(await spool.batch(running.job_id, 0, 10)) == 3, "it ends first"
+        await spool.finish(running)
+        await put(late)
+        await spool.finish(late)
+        kept = [len(await spool.batch(job.job_id, 0, 10)) for job in (running, late, other)]
+        files = [await spool.content(job, sha(source)) for job in (running, late, other)]
+        assert (kept, files) == ([0, 3, 3], [None, SMALL, SMALL])
+
+    run(open_spool, scenario)
+
+
 def test_times_come_from_one_clock_that_never_goes_back(
     open_spool: OpenSpool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -398,6 +432,7 @@ def test_a_server_that_is_away_is_a_store_error() -> None:
             lambda: spool.finish(new_job()),
             lambda: spool.reopen(new_job(), ""),
             lambda: spool.forget(JOB),
+            lambda: spool.forget_sources("acme"),
             lambda: spool.expire(),
             lambda: spool.mark_deleted("acme", "d"),
             lambda: spool.deleted_since("acme", ["d"]),
