@@ -62,6 +62,7 @@ class Holdings:
         await self._jobs.mark_deleted(tenant_id, None)
         unfinished = [job.job_id async for job in _unfinished(self._jobs, tenant_id)]
         await asyncio.gather(*(self._jobs.cancel(job_id) for job_id in unfinished))
+        await self._jobs.forget_sources(tenant_id)
         dropped = await self._stores.drop_async(tenant_id)
         if not dropped and not unfinished:
             raise UnknownTenantError(f"tenant '{tenant_id}' has no documents and no jobs")
