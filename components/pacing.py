@@ -8,6 +8,14 @@ from typing import Protocol, TypeVar
 T = TypeVar("T")
 
 
+class WorkCancelled(BaseException):
+    """
+    Raised by a pacer: nobody wants the work any more, nor goes on with it later, so what is half done is taken back.
+
+    Not an `Exception`, as a pipeline wraps those.
+    """
+
+
 class Pacer(Protocol):
     """Says how fast a piece of work may go."""
 
@@ -19,7 +27,7 @@ class Pacer(Protocol):
         """
         Wait as long as others need the processor.
 
-        An exception raised here ends the work.
+        An exception raised here ends the work. Only after `WorkCancelled` nobody else has taken it up meanwhile.
         """
 
     def rows_at_once(self, default: int) -> int:

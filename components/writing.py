@@ -10,8 +10,8 @@ from typing import Any
 
 from haystack import Document, component
 
+from components.pacing import WorkCancelled
 from components.storing import (
-    DocumentStoreError,
     TenantDocumentStore,
     TenantDocumentStores,
     UnknownTenantError,
@@ -121,7 +121,7 @@ def _write_into(
     wanted = [version for version in versions if version.document_id not in names_there]
     # A document counts as complete once its head is there, so the heads come last.
     bodies = [chunk for version in wanted for chunk in version.chunks[1:]]
-    with _all_or_nothing(store, wanted, held):
+    with _all_or_nothing(store, wanted):
         store.write_documents(bodies + [version.chunks[0] for version in wanted])
     store.touch({version.document_id: version.accepted_at for version in there})
     new = {version.document_id: [chunk.id for chunk in version.chunks] for version in wanted}
@@ -139,18 +139,22 @@ def _write_into(
 
 
 @contextmanager
-def _all_or_nothing(
-    store: TenantDocumentStore, wanted: list[DocumentVersion], held: dict[str, list[HeldVersion]]
-) -> Iterator[None]:
-    """Take back what was written when the pacer ends the work, for a cancelled job never comes back to finish it."""
+def _all_or_nothing(store: TenantDocumentStore, wanted: list[DocumentVersion]) -> Iterator[None]:
+    """Take back what was written when the work is cancelled, for then nobody comes back to finish it."""
     try:
         yield
-    except DocumentStoreError:
-        # Chroma would hardly do it now, and the job is repeated.
-        raise
-    except BaseException:
-        before = {key for versions in held.values() for version in versions for key in version.chunk_ids}
-        store.discard([chunk.id for version in wanted for chunk in version.chunks if chunk.id not in before])
+    except WorkCancelled:
+        ours = {(version.name, version.accepted_at) for version in wanted}
+        # Another job may have written the same version meanwhile: its rows have the same ids, and say a later time.
+        store.discard(
+            [
+                key
+                for versions in store.held_versions(version.document_id for version in wanted).values()
+                for version in versions
+                if (version.version, version.accepted_at) in ours
+                for key in version.chunk_ids
+            ]
+        )
         raise
 
 

@@ -14,7 +14,7 @@ from hayhooks.durable.engine import ExecutionLeaseLostError
 from hayhooks.durable.store import ExecutionStoreError
 
 from serve.jobs.batching import BatchSize
-from serve.jobs.faults import JobFailedError, clean
+from serve.jobs.faults import JobCancelled, JobFailedError, clean
 from serve.jobs.gate import BatchGate
 from serve.jobs.model import (
     JobInput,

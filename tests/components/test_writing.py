@@ -1,13 +1,13 @@
 """Writing a document's chunks."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from haystack import Document
 
-from components.pacing import paced_by
+from components.pacing import WorkCancelled, paced_by
 from components.storing import EmbeddingMismatchError, TenantDocumentStores, UnknownTenantError
 from components.writing import TenantDocumentWriter, as_versions
 
@@ -35,6 +35,41 @@ def split(document_id: str, *texts: str, **meta: Any) -> list[Document]:
         )
         for number, text in enumerate(texts)
     ]
+
+
+class Ending:
+    """A pacer that ends a write, a row at a time, in its middle."""
+
+    others_wait = False
+
+    def __init__(self, ending: BaseException, before: Callable[[], None] = lambda: None) -> None:
+        self.ending = ending
+        self.before = before
+        self.rows = 0
+        self.ended = False
+
+    def pause(self) -> None:
+        if self.rows == 2 and not self.ended:
+            self.ended = True
+            with paced_by(Unpaced()):
+                self.before()
+            raise self.ending
+
+    def rows_at_once(self, default: int) -> int:
+        self.rows += 1
+        return 1
+
+
+class Unpaced:
+    """A pacer that lets all work go on."""
+
+    others_wait = False
+
+    def pause(self) -> None:
+        pass
+
+    def rows_at_once(self, default: int) -> int:
+        return default
 
 
 def contents(stores: TenantDocumentStores) -> set[str | None]:
@@ -84,20 +119,32 @@ def test_a_cancelled_write_leaves_the_old_version(stores: TenantDocumentStores) 
     writer = TenantDocumentWriter(stores)
     writer.run(documents=split("d", "old", accepted_at=1.0), tenant_id="acme")
 
-    class Canceller:
-        pauses = 0
-
-        def pause(self) -> None:
-            self.pauses += 1
-            if self.pauses > 2:
-                raise InterruptedError
-
-        def rows_at_once(self, default: int) -> int:
-            return 1
-
-    with pytest.raises(InterruptedError), paced_by(Canceller()):
+    with pytest.raises(WorkCancelled), paced_by(Ending(WorkCancelled())):
         writer.run(documents=split("d", "new 1", "new 2", "new 3", accepted_at=2.0), tenant_id="acme")
     assert contents(stores) == {"old"}
+
+
+@pytest.mark.parametrize(
+    ("accepted_at", "ending"),
+    [(1.0, KeyboardInterrupt()), (2.0, KeyboardInterrupt()), (2.0, WorkCancelled())],
+)
+def test_what_another_process_finished_stays(
+    stores: TenantDocumentStores, accepted_at: float, ending: BaseException
+) -> None:
+    """Who lost its job to another process, or is cancelled beside another job, deletes nothing that those wrote."""
+    texts = ("one", "two", "three")
+
+    def other_process() -> None:
+        # A store object of its own has a lock of its own, as in another process.
+        stores.forget("acme")
+        rival = split("d", *texts, accepted_at=accepted_at, fingerprint="f")
+        assert TenantDocumentWriter(stores).run(rival, "acme")["written"] == {"d": 3}
+
+    writer = TenantDocumentWriter(stores)
+    with pytest.raises(type(ending)), paced_by(Ending(ending, other_process)):
+        writer.run(split("d", *texts, accepted_at=1.0, fingerprint="f"), "acme")
+    assert contents(stores) == {*texts}
+    assert stores.get("acme").document_states(["d"])["d"].complete
 
 
 def test_equal_texts_in_different_places_are_different_chunks() -> None:
