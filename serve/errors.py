@@ -82,6 +82,10 @@ class FileTooLargeError(ValueError):
         )
 
 
+class UploadNotKeptError(jobs.QueueUnavailableError):
+    """There is no room for an upload."""
+
+
 # Exception → status and kind of problem; the first that fits counts, so a subclass stands before its parent.
 _PROBLEMS: list[tuple[type[Exception], int, str]] = [
     (UnknownModeError, 404, "unknown-mode"),
@@ -125,6 +129,10 @@ _PROBLEMS: list[tuple[type[Exception], int, str]] = [
     (jobs.QueueUnavailableError, 503, "job-store-unavailable"),
     (TimeoutError, 504, "timeout"),
 ]
+# What a client is told in place of a message that is for the log: it may hold addresses and paths of the service.
+_TOLD: dict[type[Exception], str] = {
+    jobs.QueueUnavailableError: "the job store does not answer; try again after the seconds in Retry-After",
+}
 _RETRY_AFTER_SECONDS = 5
 _HTTP_KINDS = {400: "bad-request", 404: "not-found", 405: "method-not-allowed", 415: "unsupported-media-type"}
 
@@ -138,6 +146,7 @@ class ProblemError(fastapi.HTTPException):
 
         :param error: what a mode raised.
         """
+        self.error = error
         status, self.kind, detail = describe(error)
         super().__init__(status, detail, _retry_after(error, status))
 
@@ -176,7 +185,7 @@ def describe(error: Exception) -> tuple[int, str, str]:
     """
     for error_type, status, kind in _PROBLEMS:
         if isinstance(error, error_type):
-            return status, kind, str(error) or kind.replace("-", " ")
+            return status, kind, _TOLD.get(type(error)) or str(error) or kind.replace("-", " ")
     return 500, "internal-error", "The request failed; the log has the reason under this request id."
 
 
@@ -197,9 +206,17 @@ def install(app: FastAPI) -> None:
 
 async def _known_error(request: Request, error: Exception) -> JSONResponse:
     status, kind, detail = describe(error)
-    if status >= 500:
-        logger.warning("%s: %s", kind, error, exc_info=error.__cause__)
+    _log(kind, status, error)
     return problem_response(status, kind, detail, request.state.request_id, _retry_after(error, status))
+
+
+def _log(kind: str, status: int, error: Exception) -> None:
+    # While a part of the service is away, each request is refused: a line for it, and not a page.
+    if status > 500:
+        logger.warning("%s: %s", kind, error)
+        logger.debug("%s", kind, exc_info=error)
+    elif status == 500:
+        logger.error("%s", kind, exc_info=error)
 
 
 async def _nothing_left(_: Request, __: Exception) -> Response:
@@ -218,8 +235,8 @@ async def _unforeseen_error(request: Request, error: Exception) -> JSONResponse:
 
 async def _http_error(request: Request, error: HTTPException) -> JSONResponse:
     kind = error.kind if isinstance(error, ProblemError) else _HTTP_KINDS.get(error.status_code, "http-error")
-    if isinstance(error, ProblemError) and error.status_code >= 500:
-        logger.warning("%s", error.kind, exc_info=error.__cause__)
+    if isinstance(error, ProblemError):
+        _log(error.kind, error.status_code, error.error)
     headers = dict(error.headers) if error.headers else None
     return problem_response(error.status_code, kind, str(error.detail), request.state.request_id, headers)
 

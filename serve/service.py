@@ -25,6 +25,8 @@ logger = logging.getLogger("thresher.service")
 
 _CHECK_SECONDS = 3.0
 _REOPEN_SECONDS = 1.0
+_REDIS_FAULT = "Redis does not answer, or refuses to write; the log says why"
+_JOBS_FILE_FAULT = "the jobs' file can't be read or written; the log says why"
 
 
 class Service:
@@ -164,7 +166,7 @@ class Service:
         """
         chroma, jobs, llm = await asyncio.gather(
             _state(self.registry.resources.document_stores.ping()),
-            _state(self.jobs.ping()),
+            _state(self.jobs.ping(), _JOBS_FILE_FAULT if self.settings.redis_url is None else _REDIS_FAULT),
             _state(self.registry.resources.chat_models.check_async()),
         )
         loading = self._warming is None or not self._warming.done()
@@ -212,12 +214,12 @@ class Service:
         logger.info("ready: modes %s", ", ".join(self.registry))
 
 
-async def _state(check: Any) -> str:
+async def _state(check: Any, fault: str = "does not answer") -> str:
     try:
         await asyncio.wait_for(check, _CHECK_SECONDS)
-    except TimeoutError:
-        return "does not answer"
-    except (DocumentStoreError, QueueUnavailableError) as error:
+    except (TimeoutError, QueueUnavailableError):
+        return fault
+    except DocumentStoreError as error:
         return str(error)
     except Exception as error:
         logger.warning("readiness: %s: %s", type(error).__name__, error)

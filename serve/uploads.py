@@ -17,8 +17,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
 from starlette.requests import Request
 
-from serve.errors import FileTooLargeError, LimitError
-from serve.jobs import QueueUnavailableError
+from serve.errors import FileTooLargeError, LimitError, UploadNotKeptError
 
 FILES_FIELD = "files"
 # Read off the network before a thread is asked to parse, hash and write it.
@@ -71,7 +70,7 @@ async def received_upload(
     :raises LimitError: if it is no whole multipart form, or holds what it may not.
     :raises FileTooLargeError: if a file is too large, as soon as it is.
     :raises ClientDisconnect: if it ends before its end.
-    :raises QueueUnavailableError: if the disk is full.
+    :raises UploadNotKeptError: if the disk is full.
     """
     with _temporary_file(folder) as file:
         receiver = _Receiver(_boundary(request), file, limits, fields)
@@ -103,7 +102,7 @@ def _told_disk_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise QueueUnavailableError(
+        raise UploadNotKeptError(
             f"the upload can't be kept: {error.strerror or error}; try again later"
         ) from error
 

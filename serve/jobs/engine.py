@@ -186,9 +186,7 @@ class JobEngine:
         """
         health = await self._deployment.health()
         if not health["healthy"]:
-            faults = {name: health.get(name) for name in ("accepting", "running_slots", "store_error_streak")}
-            reason = health.get("operational_error", "")
-            raise QueueUnavailableError(f"the job queue is not working: {faults} {reason}".strip())
+            raise QueueUnavailableError("the job store can't be read or written; the log says why")
 
     @property
     def _deployment(self) -> DurableDeployment:

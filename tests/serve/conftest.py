@@ -1,6 +1,8 @@
+import logging
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -32,6 +34,19 @@ class RunningServer:
         self._server.should_exit = True
         self._thread.join()
         self.bound.close()
+
+
+@contextmanager
+def log_lines() -> Iterator[list[str]]:
+    """What the log's handler writes meanwhile."""
+    handler = logging.getLogger().handlers[0]
+    assert isinstance(handler, logging.StreamHandler)
+    lines: list[str] = []
+    stream, handler.stream = handler.stream, type("Lines", (), {"write": lines.append, "flush": lambda: None})
+    try:
+        yield lines
+    finally:
+        handler.stream = stream
 
 
 def without_llm(folder: Path, **more: object) -> Settings:

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from serve.telemetry import RequestIDFormatter, bound_request_id
-from tests.serve.conftest import RunningServer, without_llm
+from tests.serve.conftest import RunningServer, log_lines, without_llm
 
 
 def wait_until_ready(client: httpx.Client) -> dict:
@@ -56,14 +56,19 @@ def test_chroma_away_is_not_ready_and_a_503(tmp_path: Path) -> None:
         settings = without_llm(
             tmp_path, chroma_host="127.0.0.1", chroma_port=taken.getsockname()[1], chroma_timeout=1
         )
-        with RunningServer(settings) as client:
+        with RunningServer(settings) as client, log_lines() as lines:
             response = client.get("/ready")
             assert response.status_code == 503
             assert response.json()["chroma"] == "Chroma does not answer"
-            response = client.post("/query/", params={"q": "x"})
-            assert response.status_code == 503
-            assert response.headers["retry-after"]
-            assert response.json()["type"] == "urn:thresher:problem:document-store-unavailable"
+            for path in ("/query/?q=x", "/crag/run"):
+                response = client.post(path, json={"query": "x"} if "run" in path else None)
+                assert response.status_code == 503
+                assert response.headers["retry-after"]
+                assert response.json()["type"] == "urn:thresher:problem:document-store-unavailable"
+            # One line for each, without a traceback.
+            told = "".join(lines)
+            assert told.count("document-store-unavailable: Chroma does not answer") == 2
+            assert "Traceback" not in told
             assert client.get("/health").status_code == 200
 
 
@@ -84,21 +89,13 @@ def test_an_invalid_request_id_is_replaced(client: httpx.Client, given: str | by
     assert response.json()["request_id"] == response.headers["x-request-id"]
 
 
-def test_every_line_of_a_request_carries_its_id(
-    client: httpx.Client, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_every_line_of_a_request_carries_its_id(client: httpx.Client) -> None:
     """The strategy line of a component and the access line have the request's id."""
     wait_until_ready(client)
-    handler = logging.getLogger().handlers[0]
-    assert isinstance(handler, logging.StreamHandler)
-    lines: list[str] = []
-    stream, handler.stream = handler.stream, type("Lines", (), {"write": lines.append, "flush": lambda: None})
-    try:
+    with log_lines() as lines:
         asked = {"q": "How tall is the Eiffel Tower?", "mode": "crag", "tenant_id": "acme"}
         client.post("/query/", params=asked, headers={"X-Request-ID": "find-me"})
         client.get("/health")
-    finally:
-        handler.stream = stream
     mine = [line for line in "".join(lines).splitlines() if line.endswith(" rid=find-me")]
     assert any(
         re.search(r"Strategy=PARTIAL grades=\[CORRECT\(0\.\d\d\),INCORRECT\(0\.\d\d\)\]", line)
