@@ -1,11 +1,13 @@
 """Faults of the work on documents: which may pass, and how they are told to the person who posted the documents."""
 
+import errno
 from collections.abc import Iterator
 
 from components.pacing import WorkCancelled
 from serve.jobs.model import JobInterrupted
 
 MAX_ERROR_LENGTH = 500
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class JobFailedError(RuntimeError):
@@ -19,9 +21,13 @@ class JobCancelled(JobInterrupted, WorkCancelled):
 def is_transient(error: BaseException) -> bool:
     """
     :param error: an error of the work on documents.
-    :returns: True where it, or what caused it, is a failed connection or a missed deadline.
+    :returns: True where it, or what caused it, is a failed connection, a missed deadline or a full disk.
     """
-    return any(isinstance(cause, (ConnectionError, TimeoutError)) for cause in causes(error))
+    return any(
+        isinstance(cause, (ConnectionError, TimeoutError))
+        or (isinstance(cause, OSError) and cause.errno in DISK_FULL)
+        for cause in causes(error)
+    )
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
@@ -41,9 +47,13 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 def describe(error: BaseException) -> str:
     """
     :param error: any error.
-    :returns: its type and message, short and without what UTF-8 can't hold.
+    :returns: its type and message, short, without what UTF-8 can't hold and without the names of the service's files.
     """
-    return clean(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+    message = str(error)
+    for cause in causes(error):
+        if isinstance(cause, OSError) and cause.strerror:
+            message = message.replace(str(cause), cause.strerror)
+    return clean(f"{type(error).__name__}: {message}" if message else type(error).__name__)
 
 
 def clean(text: str) -> str:

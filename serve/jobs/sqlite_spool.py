@@ -167,7 +167,7 @@ async def _on_disk(function: Callable[..., T], *arguments: Any) -> T:
     try:
         return await asyncio.to_thread(function, *arguments)
     except OSError as error:
-        raise ExecutionStoreError(f"staged files: {error}") from error
+        raise ExecutionStoreError(f"staged files: {error.strerror or error}") from error
 
 
 def _pack(job: JobInput) -> str:

@@ -1,6 +1,7 @@
 """JobQueue from end to end on one machine: what a job goes through, with real threads and a real SQLite file."""
 
 import asyncio
+import errno
 import hashlib
 import io
 import threading
@@ -228,6 +229,45 @@ def test_transient_fault_is_retried(tmp_path: Path) -> None:
 
     with_queue(scenario, tmp_path, work, batch_size=2)
     assert calls == [["d0", "d1"], *[["d2", "d3"]] * 4]
+
+
+def test_full_disk_is_waited_out(tmp_path: Path) -> None:
+    """A full disk costs no document: the job goes on when there is room again."""
+    faults = [OSError(errno.ENOSPC, "No space left on device", "/somewhere/chroma/data.bin")]
+
+    def work(job: JobInput, sources: list[LoadedSource]) -> list[SourceResult]:
+        if faults:
+            raise RuntimeError("the pipeline failed") from faults.pop()
+        return index_all(job, sources)
+
+    async def scenario(queue: JobQueue) -> None:
+        job = await finished(queue, await submit(queue, make_sources(2)))
+        assert (job.status, job.documents_ok, job.attempts) == (JobStatus.DONE, 2, 2)
+
+    with_queue(scenario, tmp_path, work)
+
+
+def test_paths_of_the_service_are_not_told(tmp_path: Path) -> None:
+    """What clients read of a fault of the disk says what it is, not where the service has its files."""
+
+    def work(job: JobInput, sources: list[LoadedSource]) -> list[SourceResult]:
+        fault = PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "model"))
+        if sources[0].id == "d0":
+            raise fault
+        raise RuntimeError(f"the component failed: {fault}") from fault
+
+    async def scenario(queue: JobQueue) -> None:
+        job = await finished(queue, await submit(queue, make_sources(2)))
+        assert [result.reason for result in job.sources] == [
+            "PermissionError: Permission denied",
+            "RuntimeError: the component failed: Permission denied",
+        ]
+        (tmp_path / "staged").write_text("no folder")
+        with pytest.raises(QueueUnavailableError) as caught:
+            await submit(queue, [file_source("a.txt", b"A")], files=contents(b"A"))
+        assert str(caught.value) == "staged files: File exists"
+
+    with_queue(scenario, tmp_path, work, batch_size=1)
 
 
 def test_transient_fault_that_stays_fails_the_job(tmp_path: Path) -> None:
