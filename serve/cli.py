@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from serve import cli_documents, cli_ingest, cli_jobs, cli_models, cli_worker
-from serve.terminal import AsJson, Tenant, err, out, plain_errors, print_json, quiet_settings
+from serve.terminal import AsJson, Tenant, err, leave, out, plain_errors, print_json, quiet_settings
 from settings import Settings
 
 if TYPE_CHECKING:
@@ -145,8 +145,11 @@ app.add_typer(cli_models.app, name="models")
 
 
 def main() -> None:
-    """Run the command."""
-    app()
+    """Run the command, and end the process with it."""
+    try:
+        app()
+    except SystemExit as ended:
+        leave(ended.code if isinstance(ended.code, int) else int(ended.code is not None))
 
 
 def _print_faults(faults: "list[Fault]") -> None:

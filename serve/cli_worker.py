@@ -1,7 +1,5 @@
 """The command `thresher worker`."""
 
-import os
-import sys
 from typing import Annotated, Literal
 
 import typer
@@ -26,9 +24,6 @@ def worker(
 
         configure_logging(settings.log_level)
         Worker(settings).run()
-    # Batches that did not end within the grace are still in their threads; nothing waits for them.
-    sys.stderr.flush()
-    os._exit(0)
 
 
 def _check(settings: Settings, must_be_ready: bool) -> int:

@@ -12,6 +12,8 @@ from serve.terminal import quiet_level
 from settings import Settings
 
 _START_SECONDS = 0.01
+# A command that is through does not wait long for a batch of somebody else's job: all that is lost is that batch.
+_GRACE_SECONDS = 0.5
 
 
 class LocalServiceError(RuntimeError):
@@ -40,7 +42,8 @@ class LocalService:
         """
         # Once more: what is imported with this module has set up its own.
         configure_logging(quiet_level(settings))
-        private = settings.model_copy(update={"host": "127.0.0.1", "port": 0})
+        grace = min(settings.worker_grace, _GRACE_SECONDS)
+        private = settings.model_copy(update={"host": "127.0.0.1", "port": 0, "worker_grace": grace})
         self._bound = server.bind(private)
         try:
             self._service = _UnhurriedService(private, works=works)

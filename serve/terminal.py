@@ -1,8 +1,10 @@
 """What the commands of `thresher` share: where they print, how they end, an option or two."""
 
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -87,6 +89,22 @@ def print_json(value: Any) -> None:
     :param value: what `json` can write.
     """
     import json
-    import sys
 
     sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
+def leave(status: int) -> NoReturn:
+    """
+    End the process at once, when everything is closed.
+
+    A batch that did not end within the grace is still in its thread, in native code that the interpreter's own end
+    would abort.
+
+    :param status: the exit status; 1 instead of 0 when what was printed can't be written.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            status = status or 1
+    os._exit(status)
