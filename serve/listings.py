@@ -1,10 +1,12 @@
 """Jobs, documents and what is to be said of files as tables on a terminal."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
@@ -13,6 +15,7 @@ from serve.client import Json
 from serve.sending import Remark, Report, Tally
 
 _CHUNK_CHARS = 160
+_ANY_WIDTH = 100_000
 _COLOURS = {
     "done": "green",
     "ok": "green",
@@ -23,6 +26,15 @@ _COLOURS = {
 }
 
 
+@dataclass(frozen=True)
+class _Column:
+    """A column of a list; the spare ones are left out where the terminal is too narrow."""
+
+    name: str
+    cell: Callable[[Json], str | Text]
+    spare: bool = False
+
+
 def show_jobs(console: Console, jobs: Iterable[Json]) -> None:
     """
     Print jobs, one a line.
@@ -30,19 +42,17 @@ def show_jobs(console: Console, jobs: Iterable[Json]) -> None:
     :param console: where to.
     :param jobs: the jobs.
     """
-    table = Table("job", "status", "kind", "documents", "skipped", "failed", "chunks", "created")
-    for job in jobs:
-        table.add_row(
-            job["job_id"],
-            _status(job["status"]),
-            job["kind"],
-            f"{job['documents_ok']}/{job['total']}",
-            _count(job["documents_skipped"]),
-            _count(job["documents_failed"]),
-            str(job["chunks_ok"]),
-            _time(job["created_at"]),
-        )
-    console.print(table)
+    columns = (
+        _Column("job", lambda job: job["job_id"]),
+        _Column("status", lambda job: _status(job["status"])),
+        _Column("kind", lambda job: job["kind"], spare=True),
+        _Column("documents", lambda job: f"{job['documents_ok']}/{job['total']}"),
+        _Column("skipped", lambda job: _count(job["documents_skipped"]), spare=True),
+        _Column("failed", lambda job: _count(job["documents_failed"])),
+        _Column("chunks", lambda job: str(job["chunks_ok"]), spare=True),
+        _Column("created", lambda job: _time(job["created_at"])),
+    )
+    _show_list(console, columns, list(jobs))
 
 
 def show_job(console: Console, job: Json) -> None:
@@ -66,7 +76,7 @@ def show_job(console: Console, job: Json) -> None:
             facts.add_row(Text(name.removesuffix("_at"), style="dim"), _time(job[name]))
     console.print(facts)
     if job["sources"]:
-        table = Table("document", "outcome", "chunks", "why")
+        table = _named("document", "outcome", "chunks", "why")
         for source in job["sources"]:
             name = source["name"] or source["document_id"]
             why = Text(source["reason"] or "")
@@ -81,16 +91,14 @@ def show_documents(console: Console, documents: Iterable[Json]) -> None:
     :param console: where to.
     :param documents: the documents.
     """
-    table = Table("document", "title", "chunks", "ingested", "job")
-    for document in documents:
-        table.add_row(
-            Text(document["document_id"]),
-            Text(document["title"] or ""),
-            str(document["chunks"]),
-            _time(document["ingested_at"]),
-            document.get("job_id") or "",
-        )
-    console.print(table)
+    columns = (
+        _Column("document", lambda document: Text(document["document_id"])),
+        _Column("title", lambda document: Text(document["title"] or ""), spare=True),
+        _Column("chunks", lambda document: str(document["chunks"])),
+        _Column("ingested", lambda document: _time(document["ingested_at"])),
+        _Column("job", lambda document: document.get("job_id") or "", spare=True),
+    )
+    _show_list(console, columns, list(documents))
 
 
 def show_document(console: Console, document: Json) -> None:
@@ -124,7 +132,7 @@ def show_remarks(console: Console, remarks: Iterable[Remark]) -> None:
     :param console: where to.
     :param remarks: the files; nothing is printed where there are none.
     """
-    table = Table("file", "outcome", "why")
+    table = _named("file", "outcome", "why")
     for remark in remarks:
         table.add_row(Text(remark.name), _status(remark.status), Text(remark.reason))
     if table.row_count:
@@ -186,6 +194,35 @@ def summary(tally: Tally, tenant_id: str, seconds: float) -> str:
     documents = "1 document" if tally.total == 1 else f"{tally.total} documents"
     chunks = "1 chunk" if tally.chunks == 1 else f"{tally.chunks} chunks"
     return f"{documents}: {', '.join(parts)}; {chunks} for tenant '{tenant_id}' in {seconds:.1f} s"
+
+
+def _show_list(console: Console, columns: Sequence[_Column], items: Sequence[Json]) -> None:
+    """Print a list whose first column, an id, is never cut; another program gets every column in one line."""
+    table = _list(columns, items)
+    width = Measurement.get(console, console.options.update(width=_ANY_WIDTH), table).maximum
+    if not console.is_terminal:
+        table.width = width
+    elif width > console.width:
+        table = _list([column for column in columns if not column.spare], items)
+    console.print(table, crop=False)
+
+
+def _list(columns: Sequence[_Column], items: Sequence[Json]) -> Table:
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    for place, column in enumerate(columns):
+        table.add_column(column.name, overflow="fold", no_wrap=place > 0)
+    for item in items:
+        table.add_row(*(column.cell(item) for column in columns))
+    return table
+
+
+def _named(name: str, *others: str) -> Table:
+    """A table of files or documents, whose names are not cut."""
+    table = Table()
+    table.add_column(name, overflow="fold")
+    for other in others:
+        table.add_column(other)
+    return table
 
 
 def _status(status: str) -> Text:
