@@ -155,7 +155,7 @@ class RedisJobSpool:
         with redis_errors():
             while True:
                 members = await self._redis.zrevrangebylex(listing, highest, "-", 0, PAGE)
-                for member, row in zip(members, await self._rows(map(job_of, members)), strict=True):
+                for member, row in zip(members, await self._listed(members), strict=True):
                     if len(jobs) == limit:
                         return jobs, listing_member(jobs[-1])
                     if row is None:  # expired
@@ -337,7 +337,7 @@ class RedisJobSpool:
             async for tenant in self._redis.sscan_iter(self._tenants):
                 listing = self._listing(tenant.decode())
                 while members := await self._redis.zrange(listing, 0, PAGE - 1):
-                    rows = await self._rows(map(job_of, members))
+                    rows = await self._listed(members)
                     gone = [member for member, row in zip(members, rows, strict=True) if row is None]
                     if gone:
                         await self._redis.zrem(listing, *gone)
@@ -392,6 +392,14 @@ class RedisJobSpool:
     async def _rows(self, job_ids: Iterable[str]) -> list[JobInput | None]:
         keys = [JobKeys(self._prefix, job_id).row for job_id in job_ids]
         return [decode_row(found) for found in await self._redis.mget(keys)] if keys else []
+
+    async def _listed(self, members: Sequence[bytes]) -> list[JobInput | None]:
+        rows = await self._rows(map(job_of, members))
+        # Under an id that was used again is another job, which has a member of its own.
+        return [
+            row if row is not None and listing_member(row) == member.decode() else None
+            for member, row in zip(members, rows, strict=True)
+        ]
 
     async def _positions(self, pipe: Any, keys: JobKeys, status: SourceStatus) -> list[int]:
         return [int(at) for _, at in await pipe.zrange(keys.outcomes(status), 0, -1, withscores=True)]

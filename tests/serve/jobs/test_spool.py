@@ -312,6 +312,25 @@ def test_jobs_are_listed_newest_first(open_spool: OpenSpool) -> None:
     run(open_spool, scenario)
 
 
+def test_an_id_that_is_used_again_is_listed_once(open_spool: OpenSpool) -> None:
+    """When a job has expired and its idempotency key is used again, only the new job is listed."""
+
+    async def scenario(spool: JobSpool) -> None:
+        old = new_job(at=1_000.0)
+        await spool.put(old, texts(), {})
+        await spool.finish(old)
+        await asyncio.sleep(1.2)
+        if isinstance(spool, SqliteJobSpool):
+            await spool.expire()  # without it, the id is not free
+        new = new_job()
+        assert await spool.put(new, texts(), {})
+        assert await spool.jobs("acme", 10, None) == ([new], None)
+        await spool.expire()
+        assert await spool.jobs("acme", 10, None) == ([new], None)
+
+    run(open_spool, scenario, job_ttl=1, staged_ttl=1)
+
+
 def test_forgotten_jobs_leave_nothing(open_spool: OpenSpool) -> None:
     """A job that was forgotten is in no list any more."""
 
