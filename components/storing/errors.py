@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import httpx
-from chromadb.errors import ChromaError, NotFoundError
+from chromadb.errors import ChromaError, InternalError, NotFoundError, RateLimitError
 
 from components.filtering import InvalidFilterError
 
@@ -50,7 +50,7 @@ def translated_errors() -> Iterator[None]:
     """
     Raise Chroma's errors as ours.
 
-    :raises DocumentStoreUnavailableError: if Chroma does not answer.
+    :raises DocumentStoreUnavailableError: if Chroma does not answer, or not now.
     :raises UnknownTenantError: if the collection is gone.
     :raises EmbeddingMismatchError: if embeddings have another dimension than the collection.
     :raises InvalidFilterError: if Chroma refuses the filters.
@@ -78,7 +78,28 @@ def translated_errors() -> Iterator[None]:
             ) from error
         if _is_about_filters(error):
             raise InvalidFilterError(f"Chroma refuses the filters: {error}") from error
+        if isinstance(error, InternalError | RateLimitError) or _answer_may_pass(error):
+            raise DocumentStoreUnavailableError(f"Chroma can't do it now: {error}") from error
         raise DocumentStoreError(f"Chroma refused the call: {error}") from error
+    except Exception as error:
+        # chromadb raises a plain one, with the page for its message, when a proxy answers in the place of Chroma.
+        if type(error) is not Exception or (status := _status(error)) is None:
+            raise
+        told = f"Chroma, or what stands before it, answered with HTTP status {status}"
+        if _answer_may_pass(error):
+            raise DocumentStoreUnavailableError(told) from error
+        raise DocumentStoreError(told) from error
+
+
+def _answer_may_pass(error: Exception) -> bool:
+    status = _status(error)
+    return status is not None and (status >= 500 or status == 429)
+
+
+def _status(error: Exception) -> int | None:
+    """:returns: The status of the HTTP answer that an error was raised for."""
+    cause = error.__cause__ or error.__context__
+    return cause.response.status_code if isinstance(cause, httpx.HTTPStatusError) else None
 
 
 def _is_about_filters(error: Exception) -> bool:
