@@ -79,13 +79,12 @@ class Reindexer:
             generation = self._generation(job.tenant_id)
             missing = generation.outstanding()
             for _ in range(_MOST_ROUNDS):
-                if not missing:
-                    generation.switch()
+                if not missing and generation.switch():
                     return
                 for begin in range(0, len(missing), _CATCH_UP):
                     self._copy(generation, generation.documents(missing[begin : begin + _CATCH_UP]))
                 before, missing = missing, generation.outstanding()
-                if missing == before:
+                if missing and missing == before:
                     break
         except UnknownTenantError:
             return

@@ -1,5 +1,6 @@
 """Which collections belong to a tenant, and which of them is in use."""
 
+import threading
 from contextlib import suppress
 from typing import Any
 
@@ -8,7 +9,7 @@ from chromadb.errors import ChromaError, NotFoundError
 
 from components.storing import contract
 from components.storing.connecting import ChromaConnection
-from components.storing.errors import translated_errors
+from components.storing.errors import UnknownTenantError, translated_errors
 from components.storing.naming import check_tenant_id
 
 # Fields of the first collection's metadata that name others: the one in use, the one that is being filled for
@@ -34,6 +35,8 @@ class CollectionCatalogue:
         self._connection = connection
         self._prefix = prefix
         self._embedding_model = embedding_model
+        # Held by who reads what a collection says and then changes it, as Chroma replaces all of it.
+        self.changing = threading.RLock()
 
     def first_name(self, tenant_id: str) -> str:
         """
@@ -109,6 +112,35 @@ class CollectionCatalogue:
             self.drop(tenant_id)
         return self.create(self.first_name(tenant_id))
 
+    def update(self, name: str, **changes: Any) -> None:
+        """
+        Change some fields of what a collection says.
+
+        :param name: its name.
+        :param changes: new values; None removes a field.
+        :raises UnknownTenantError: if it is not there.
+        """
+        with self.changing, translated_errors():
+            contract.update_metadata(self._there(name), **changes)
+
+    def record_splitting(self, name: str, pipeline: str, splitting: contract.Splitting) -> None:
+        """
+        Note a pipeline that a collection does not know yet.
+
+        :param name: its name.
+        :param pipeline: name of the indexing pipeline.
+        :param splitting: the settings of its splitters.
+        :raises UnknownTenantError: if it is not there.
+        """
+        with self.changing, translated_errors():
+            contract.record_splitting(self._there(name), pipeline, splitting)
+
+    def _there(self, name: str) -> chromadb.Collection:
+        found = self.get(name)
+        if found is None:
+            raise UnknownTenantError("the tenant's collection is gone; ingest its documents again")
+        return found
+
     def delete(self, name: str) -> None:
         """
         Delete a collection; one that is not there is no error.
@@ -134,7 +166,7 @@ class CollectionCatalogue:
             self.delete(name)
         return True
 
-    def empty_first(self, tenant_id: str, first: chromadb.Collection) -> None:
+    def empty_first(self, tenant_id: str) -> None:
         """
         Delete the rows of a first collection that is not in use, without deleting what it says.
 
@@ -142,11 +174,11 @@ class CollectionCatalogue:
         between the two steps finds the new one by its other name.
 
         :param tenant_id: whose it is.
-        :param first: the collection as it is now.
         """
         name = self.first_name(tenant_id)
-        told: dict[str, Any] = {**(first.metadata or {}), "retired": _predecessor(name)}
-        with translated_errors():
+        with self.changing, translated_errors():
+            first = self._there(name)
+            told: dict[str, Any] = {**(first.metadata or {}), "retired": _predecessor(name)}
             successor = self.create(_successor(name))
             contract.update_metadata(successor, **told)
             first.modify(name=_predecessor(name))

@@ -80,8 +80,7 @@ class Generation:
             stores.catalogue.delete(begun)
         number = int(metadata.get("generation", 0)) + 1
         name = generation_name(first.name, number)
-        with translated_errors():
-            contract.update_metadata(first, building=name, generation=number)
+        stores.catalogue.update(first.name, building=name, generation=number)
         stores.catalogue.create(name)
         return cls(stores, tenant_id, name)
 
@@ -157,12 +156,14 @@ class Generation:
             )
         return [name for name, accepted_at in wanted.items() if copied.get(name, -1.0) < accepted_at]
 
-    def switch(self, grace: float | None = None) -> None:
+    def switch(self, grace: float | None = None) -> bool:
         """
         Put the new collection in the place of the one in use, in one step, and delete the old one.
 
         :param grace: seconds until the old one is deleted, in which those who read it can finish; by default as long
             as another process may take to notice.
+        :returns: whether the new one is in use. It is not where another process, which changed what the first
+            collection says at that very moment, undid the switch: then all is as before it.
         :raises ReindexingError: if this generation is no longer being built.
         :raises UnknownTenantError: if the tenant was dropped.
         """
@@ -173,29 +174,32 @@ class Generation:
                 f"tenant '{self.tenant_id}' is being indexed anew by somebody else; try again later"
             )
         old = metadata.get("active", first.name)
-        with translated_errors():
-            contract.update_metadata(first, active=self.name, building=None, retired=old)
+        self._stores.catalogue.update(first.name, active=self.name, building=None, retired=old)
         self._stores.forget(self.tenant_id)
         time.sleep(self._stores.seconds_until_noticed if grace is None else grace)
+        if (_first(self._stores, self.tenant_id).metadata or {}).get("active") != self.name:
+            return False
         self._clear(self._stores, self.tenant_id, old)
+        return True
 
     def abandon(self) -> None:
         """Throw the new collection away; the one in use stays."""
         first = self._stores.catalogue.first(self.tenant_id)
         if first is not None and (first.metadata or {}).get("building") == self.name:
             self._stores.catalogue.delete(self.name)
-            with translated_errors():
-                contract.update_metadata(first, building=None)
+            self._stores.catalogue.update(first.name, building=None)
 
     @staticmethod
     def _clear(stores: TenantDocumentStores, tenant_id: str, name: str) -> None:
         first = _first(stores, tenant_id)
-        if name == first.name:
-            stores.catalogue.empty_first(tenant_id, first)
+        if name == (first.metadata or {}).get("active", first.name):
+            # Never what is in use, whatever it was said to be.
+            pass
+        elif name == first.name:
+            stores.catalogue.empty_first(tenant_id)
         else:
             stores.catalogue.delete(name)
-        with translated_errors():
-            contract.update_metadata(_first(stores, tenant_id), retired=None)
+        stores.catalogue.update(_first(stores, tenant_id).name, retired=None)
 
     def _in_use(self) -> TenantDocumentStore:
         found = self._stores.catalogue.in_use(self.tenant_id)

@@ -307,8 +307,7 @@ class TenantDocumentStores:
     def _keep_contract(self, collection: chromadb.Collection, indexing: Indexing) -> None:
         pipeline, splitting = indexing.pipeline, indexing.splitting
         if not contract.check_splitting(collection, indexing.tenant_id, pipeline, splitting):
-            with translated_errors():
-                contract.record_splitting(collection, pipeline, splitting)
+            self.catalogue.record_splitting(collection.name, pipeline, splitting)
 
     def _kept(self, tenant_id: str, collection: chromadb.Collection) -> TenantDocumentStore:
         with self._lock:

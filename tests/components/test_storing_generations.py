@@ -15,6 +15,7 @@ from components.storing import (
     ReindexingError,
     TenantDocumentStores,
     UnknownTenantError,
+    contract,
 )
 from components.storing.rebuilding import whole_document
 from components.writing import TenantDocumentWriter
@@ -200,6 +201,50 @@ def test_a_switch_that_is_interrupted_loses_nothing(
     assert collections(stores, place) == {"acme", "acme.g1"}
     stores.drop("acme")
     assert collections(stores, place) == set()
+
+
+def test_a_writer_of_another_pipeline_does_not_undo_a_switch(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Noting a new pipeline's splitting just when a reindex switches loses neither, and no document."""
+    stores = place.open()
+    write(stores, document("d", "some text"))
+    generation = Generation.begin(stores, "acme")
+    copy(stores, generation)
+    record = stores.catalogue.record_splitting
+
+    def late(*told: Any) -> None:
+        # The writer has looked already which collection is in use.
+        monkeypatch.undo()
+        assert generation.switch(grace=0)
+        record(*told)
+
+    monkeypatch.setattr(stores.catalogue, "record_splitting", late)
+    with stores.indexing("acme", "second", SPLITTING):
+        write(stores, document("e", "another text"))
+    stores.forget("acme")
+    assert {info.id for info in stores.get("acme").list_documents()[0]} == {"d", "e"}
+    assert stores.get("acme").collection_name.endswith(".g1")
+
+
+def test_a_switch_that_another_process_undoes_is_told(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who changes what the first collection says, as it was before a switch, makes nobody delete what is in use."""
+    stores = place.open()
+    write(stores, document("d", "some text"))
+    generation = Generation.begin(stores, "acme")
+    copy(stores, generation)
+    stale = stores.catalogue.first("acme")
+    assert stale is not None
+    monkeypatch.setattr(
+        "components.storing.generations.time.sleep",
+        lambda seconds: contract.record_splitting(stale, "second", SPLITTING),
+    )
+    assert not generation.switch(grace=0)
+    monkeypatch.undo()
+    assert stores.get("acme").count_documents() == 1
+    assert generation.outstanding() == []
+    assert generation.switch(grace=0)
+    assert stores.get("acme").count_documents() == 2
 
 
 def collections(stores: TenantDocumentStores, place: Place) -> set[str]:
