@@ -46,10 +46,9 @@ class Holdings:
         """
         await self._jobs.mark_deleted(tenant_id, document_id)
         try:
-            store = await self._stores.get_async(tenant_id)
+            return await self._stores.delete_document_async(tenant_id, document_id)
         except UnknownTenantError as error:
             raise UnknownDocumentError(str(error)) from error
-        return await store.delete_document_async(document_id)
 
     async def delete_tenant(self, tenant_id: str) -> int:
         """

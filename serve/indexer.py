@@ -102,7 +102,7 @@ class Indexer:
             latest = {version.id: version for version in versions}
             outcomes = self._index(job.tenant_id, pipeline, latest)
         return [
-            outcomes[version.id]
+            version.told(outcomes[version.id])
             if latest[version.id].fingerprint == version.fingerprint
             else version.result(SourceStatus.SKIPPED, LATER_HELD)
             for version in versions
@@ -178,7 +178,8 @@ class Indexer:
             store = self._stores.get(tenant_id)
             for name, versions in store.held_versions(moments).items():
                 old = [held.chunk_ids for held in versions if held.accepted_at <= moments[name]]
-                store.delete_documents([chunk_id for chunk_ids in old for chunk_id in chunk_ids])
+                # Without a pause, for a job that is cancelled now has nobody who would do it later.
+                store.discard([chunk_id for chunk_ids in old for chunk_id in chunk_ids])
 
     def _states(self, tenant_id: str, names: list[str]) -> dict[str, DocumentState]:
         if not names:

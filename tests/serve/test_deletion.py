@@ -1,0 +1,95 @@
+"""What is deleted stays deleted, whatever is under way."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from haystack import Document
+
+from components.pacing import paced_by
+from components.storing import Generation, TenantDocumentStores
+from components.writing import TenantDocumentWriter
+from modes.indexing import IndexingResult
+from serve.holdings import Holdings
+from serve.indexer import DELETED, Indexer
+from serve.jobs import JobInput, JobInterrupted, LoadedSource
+
+
+@pytest.fixture
+def stores(tmp_path: Path) -> Iterator[TenantDocumentStores]:
+    made = TenantDocumentStores(path=tmp_path)
+    yield made
+    made.close()
+
+
+def write(stores: TenantDocumentStores, *documents: Document) -> dict[str, int]:
+    """Write documents of one chunk each."""
+    chunks = [
+        Document(
+            content=document.content,
+            embedding=[1.0, 0.5],
+            meta={"document_id": document.id, "accepted_at": 1.0},
+        )
+        for document in documents
+    ]
+    written: dict[str, int] = TenantDocumentWriter(stores).run(chunks, "acme")["written"]
+    return written
+
+
+def held(stores: TenantDocumentStores) -> list[str]:
+    """Give the ids of the tenant's documents."""
+    return [info.id for info in stores.get("acme").list_documents()[0]]
+
+
+def test_a_deletion_at_the_end_of_a_reindex_stays(stores: TenantDocumentStores) -> None:
+    """A document deleted after the last comparison is not in the new index either."""
+
+    async def mark_deleted(tenant_id: str, document_id: str) -> None:
+        pass
+
+    registry: Any = SimpleNamespace(resources=SimpleNamespace(document_stores=stores))
+    jobs: Any = SimpleNamespace(mark_deleted=mark_deleted)
+    write(stores, Document(id="a", content="one"), Document(id="b", content="two"))
+    generation = Generation.begin(stores, "acme")
+    with generation.indexing("ingest", {}):
+        write(stores, *generation.documents(generation.outstanding()))
+    assert generation.outstanding() == []
+    assert asyncio.run(Holdings(registry, jobs).delete_document("acme", "a")) == 1
+    assert generation.switch(grace=0)
+    assert held(stores) == ["b"]
+
+
+def test_a_cancel_leaves_no_deleted_document(stores: TenantDocumentStores) -> None:
+    """What a job wrote of a document that was deleted meanwhile goes, though the job is cancelled just then."""
+    deleted: dict[str, float] = {}
+
+    class Cancelled:
+        others_wait = False
+
+        def pause(self) -> None:
+            if deleted:
+                raise JobInterrupted
+
+        def rows_at_once(self, default: int) -> int:
+            return default
+
+    class Pipeline:
+        name, fingerprint, splitting = "ingest", "", {}
+
+        def run(self, tenant_id: str, documents: list[Document], files: list[Any]) -> IndexingResult:
+            written = write(stores, *documents)
+            deleted["a"] = float("inf")
+            return IndexingResult(written, {})
+
+    registry: Any = SimpleNamespace(
+        resources=SimpleNamespace(document_stores=stores), indexing={"ingest": Pipeline()}, broken={}
+    )
+    indexer = Indexer(registry, lambda tenant_id, ids: deleted, lambda tenant_id: None)
+    job = JobInput(job_id="j", tenant_id="acme", total=1, created_at=1.0)
+    with paced_by(Cancelled()):
+        [result] = indexer.work(job, [LoadedSource(id="a", accepted_at=1e10, text="text")])
+    assert result.reason == DELETED
+    assert held(stores) == []
