@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 
 from components import storing
 from components.extracting import LanguageModelNeededError
@@ -65,6 +66,7 @@ class LimitError(ValueError):
         :param message: what is wrong with it.
         """
         super().__init__(f"{field}: {message}")
+        self.errors = [{"field": field, "message": message}]
 
 
 class FileTooLargeError(ValueError):
@@ -137,6 +139,22 @@ _RETRY_AFTER_SECONDS = 5
 _HTTP_KINDS = {400: "bad-request", 404: "not-found", 405: "method-not-allowed", 415: "unsupported-media-type"}
 
 
+# What pydantic says in words of Python, in words of the API.
+_MESSAGES = {
+    "missing": "is missing",
+    "string_type": "must be a text",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "list_type": "must be a list",
+    "dict_type": "must be an object",
+    "enum": "must be {expected}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le}",
+    "string_too_long": "has more than {max_length} {unit}",
+    "too_long": "has more than {max_length} {unit}",
+}
+
+
 class ProblemError(fastapi.HTTPException):
     """An error for Hayhooks' routes, which let only an `HTTPException` through; keeps the kind of problem."""
 
@@ -207,7 +225,8 @@ def install(app: FastAPI) -> None:
 async def _known_error(request: Request, error: Exception) -> JSONResponse:
     status, kind, detail = describe(error)
     _log(kind, status, error)
-    return problem_response(status, kind, detail, request.state.request_id, _retry_after(error, status))
+    headers = _retry_after(error, status)
+    return problem_response(status, kind, detail, request.state.request_id, headers, **_more(error))
 
 
 def _log(kind: str, status: int, error: Exception) -> None:
@@ -235,10 +254,29 @@ async def _unforeseen_error(request: Request, error: Exception) -> JSONResponse:
 
 async def _http_error(request: Request, error: HTTPException) -> JSONResponse:
     kind = error.kind if isinstance(error, ProblemError) else _HTTP_KINDS.get(error.status_code, "http-error")
+    headers, detail, more = dict(error.headers or {}), str(error.detail), {}
     if isinstance(error, ProblemError):
         _log(error.kind, error.status_code, error.error)
-    headers = dict(error.headers) if error.headers else None
-    return problem_response(error.status_code, kind, str(error.detail), request.state.request_id, headers)
+        more = _more(error.error)
+    elif detail == "Not Found":
+        detail = f"there is no route {request.url.path[:200]}; /docs shows those there are"
+    elif detail == "Method Not Allowed":
+        headers["Allow"] = ", ".join(_methods(request))
+        detail = f"this route does not take {request.method}; it takes {headers['Allow']}"
+    return problem_response(error.status_code, kind, detail, request.state.request_id, headers, **more)
+
+
+def _methods(request: Request) -> list[str]:
+    routes = request.app.router.routes
+    return [
+        method
+        for method in ("GET", "POST", "DELETE")
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes)
+    ]
+
+
+def _more(error: Exception) -> dict[str, Any]:
+    return {"errors": error.errors} if isinstance(error, LimitError) else {}
 
 
 async def _invalid_request(request: Request, error: RequestValidationError) -> JSONResponse:
@@ -270,12 +308,22 @@ def _message(fault: dict[str, Any]) -> str:
     if fault["type"] == "extra_forbidden":
         known = ", ".join(fault.get("ctx", {}).get("known", ()))
         return f"is unknown; there are {known}" if known else "is unknown"
+    values = fault.get("ctx", {})
     if fault["type"] == "json_invalid":
-        return f"the body is not valid JSON: {fault.get('ctx', {}).get('error', 'cannot be parsed')}"
+        subject = "" if _field(fault["loc"]) else "the body "
+        return f"{subject}is not valid JSON: {values.get('error', 'cannot be parsed')}"
+    if values.get("min_length") == 1:
+        return "must not be empty"
+    if fault["type"] in _MESSAGES:
+        unit = "entries" if values.get("field_type") in ("List", "Dictionary") else "characters"
+        return _MESSAGES[fault["type"]].format(**values, unit=unit)
     if fault["type"] in ("model_attributes_type", "model_type") and len(fault["loc"]) == 1:
         return "the body must be a JSON object, sent with Content-Type: application/json"
     return str(fault["msg"]).removeprefix("Value error, ")
 
 
 def _field(place: Sequence[Any]) -> str:
+    # Where the JSON breaks off is in the message.
+    if len(place) == 2 and place[0] == "body" and isinstance(place[1], int):
+        return ""
     return ".".join(str(part) for part in place if part not in ("body", "query", "path", "header"))

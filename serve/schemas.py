@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from components.storing import TENANT_PATTERN
+from components.storing import TENANT_PATTERN, check_tenant_id
 from modes.results import QueryResult
 
 
@@ -36,8 +36,10 @@ Text = Annotated[str, AfterValidator(encodable)]
 FilledText = Annotated[str, AfterValidator(_filled)]
 TenantID = Annotated[
     str,
+    # Its error is none of pydantic's: every route answers with the same problem.
+    AfterValidator(check_tenant_id),
     Field(
-        pattern=TENANT_PATTERN.replace("(?:", "("),
+        json_schema_extra={"pattern": TENANT_PATTERN.replace("(?:", "(")},
         description="Whose documents: 1 to 64 letters, digits, `_` or `-`.",
         examples=["demo"],
     ),

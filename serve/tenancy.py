@@ -20,7 +20,7 @@ class Tenancy:
         :returns: the tenant to work for.
         :raises InvalidTenantError: if the id has a wrong form.
         """
-        return check_tenant_id(requested or DEFAULT_TENANT)
+        return check_tenant_id(DEFAULT_TENANT if requested is None else requested)
 
 
 async def caller_tenancy() -> Tenancy:

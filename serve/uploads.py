@@ -178,7 +178,11 @@ class _Receiver:
                 FILES_FIELD,
                 f"has more than {self._limits.files} files (MAX_DOCUMENTS_PER_JOB); send several requests",
             )
-        name = _text(options.get(b"filename", b""))
+        if b"filename" not in options:
+            raise LimitError(
+                FILES_FIELD, "was sent as text, not as a file; curl needs an @: -F files=@policy.md"
+            )
+        name = _text(options[b"filename"])
         content_type = self._headers.get(b"content-type", b"").decode("latin-1") or None
         self._part = _FilePart(name, content_type, self._file.tell(), hashlib.sha256())
 

@@ -70,7 +70,7 @@ def test_one_file_sent_twice_is_one_document(client: httpx.Client) -> None:
     ("sent", "status", "part"),
     [
         ({"data": {"tenant_id": "x"}}, 422, "multipart/form-data"),
-        ({"files": [("files", ("", b"text"))]}, 422, "without a usable name"),
+        ({"files": [("files", ("", b"text"))]}, 422, "sent as text"),
         ({"files": [("files", ("..", b"text"))]}, 422, "without a usable name"),
         ({"files": [("file", ("a.txt", b"text"))]}, 422, "file: is unknown"),
         ({"files": [("files", ("a.txt", b"text"))], "data": {"tenant": "x"}}, 422, "tenant: is unknown"),

@@ -4,6 +4,7 @@ import httpx
 import pytest
 
 from components.writing import RESERVED_META
+from serve.ingestion_schemas import PLACE_META
 from tests.serve.conftest import finished
 
 
@@ -65,7 +66,7 @@ def test_a_citation_says_where_in_a_long_document(client: httpx.Client) -> None:
         ({"tenant_id": "x", "texts": []}, "texts"),
         ({"tenant_id": "x", "texts": ["ok", "  "]}, "texts.1: must not be empty"),
         ({"tenant_id": "x", "texts": "one"}, "texts"),
-        ({"tenant_id": "a b", "texts": ["a"]}, "tenant_id"),
+        ({"tenant_id": "a b", "texts": ["a"]}, "a tenant id has"),
         (
             {"tenant_id": "x", "documents": [{"text": "a", "id": "d"}, {"text": "b", "id": "d"}]},
             "two documents have the id 'd'",
@@ -83,7 +84,9 @@ def test_nonsense_is_refused_before_a_job_is_made(client: httpx.Client, body: di
     assert part in response.json()["detail"]
 
 
-@pytest.mark.parametrize("key", [*sorted(RESERVED_META), "chroma:document", "chroma:x", "$and", "#document"])
+@pytest.mark.parametrize(
+    "key", [*sorted(RESERVED_META | PLACE_META), "chroma:document", "chroma:x", "$and", "#document"]
+)
 def test_keys_of_the_service_and_of_chroma_are_refused(client: httpx.Client, key: str) -> None:
     """Metadata can't take the place of a chunk's own, nor of what Chroma keeps for itself."""
     response = client.post("/ingest/", json={"documents": [{"text": "a", "meta": {key: "x"}}]})

@@ -79,6 +79,15 @@ def test_the_pipeline_in_the_url_wins(client: httpx.Client, path: str, sent: dic
             {"documents": [{"text": "a", "titel": "t"}]},
             "documents.0.titel: is unknown; there are id, title, meta, text",
         ),
+        ("/ingest/", {"texts": []}, "texts: must not be empty"),
+        ("/ingest/", {"texts": "a"}, "texts: must be a list"),
+        ("/ingest/", {"documents": [{"id": "a"}]}, "documents.0.text: is missing"),
+        (
+            "/ingest/",
+            {"documents": [{"text": "a", "id": "x" * 513}]},
+            "documents.0.id: has more than 512 characters",
+        ),
+        ("/query/", {"q": "x", "k": 0}, "k: must be at least 1"),
     ],
 )
 def test_a_wrong_body_is_told_in_plain_words(
@@ -88,3 +97,55 @@ def test_a_wrong_body_is_told_in_plain_words(
     response = client.post(path, json=body)
     assert response.status_code == 422
     assert response.json()["detail"].startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("form", "field", "part"),
+    [
+        ({"files": FILE, "data": {"metadata": "{"}}, "metadata", "is not valid JSON"),
+        ({"files": [("files", (None, b"policy.md"))]}, "files", "files=@policy.md"),
+    ],
+)
+def test_a_wrong_form_names_the_field(client: httpx.Client, form: dict, field: str, part: str) -> None:
+    """A fault of an upload is told with its field, in the detail and in `errors`."""
+    sent = form["files"] if isinstance(form["files"], list) else [("files", form["files"]["files"])]
+    problem = client.post("/ingest/files", files=sent, data=form.get("data")).json()
+    [error] = problem["errors"]
+    assert error["field"] == field
+    assert part in error["message"]
+    assert problem["detail"] == f"{field}: {error['message']}"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "sent"),
+    [
+        ("POST", "/query/?tenant_id=a.b&q=x", {}),
+        ("POST", "/query/", {"json": {"q": "x", "tenant_id": "a.b"}}),
+        ("POST", "/crag/run", {"json": {"query": "x", "tenant_id": "a.b"}}),
+        ("POST", "/ingest/", {"json": {"texts": ["a"], "tenant_id": "a.b"}}),
+        ("POST", "/ingest/?tenant_id=", {"json": {"texts": ["a"]}}),
+        ("POST", "/ingest/files", {"files": FILE, "data": {"tenant_id": "a.b"}}),
+        ("POST", "/ingest/files?tenant_id=a.b", {"files": FILE}),
+        ("GET", "/ingest/?tenant_id=a.b", {}),
+        ("GET", "/ingest/x?tenant_id=a.b", {}),
+        ("GET", "/documents?tenant_id=a.b", {}),
+        ("DELETE", "/documents/x?tenant_id=a.b", {}),
+        ("DELETE", "/tenants/a.b", {}),
+        ("POST", "/tenants/a.b/reindex", {}),
+    ],
+)
+def test_a_wrong_tenant_id_is_one_problem(client: httpx.Client, method: str, path: str, sent: dict) -> None:
+    """Every route refuses a tenant id of a wrong form in the same way, and says which form is right."""
+    response = client.request(method, path, **sent)
+    assert response.status_code == 422
+    assert response.json()["type"] == "urn:thresher:problem:invalid-tenant"
+    assert "1 to 64 letters, digits" in response.json()["detail"]
+
+
+def test_a_wrong_route_says_where_to_look(client: httpx.Client) -> None:
+    """An unknown path points to the documentation, and a wrong method is told the right ones."""
+    assert "/docs" in client.get("/nothing").json()["detail"]
+    response = client.put("/ingest/x")
+    assert response.status_code == 405
+    assert response.headers["allow"] == "GET, DELETE"
+    assert response.json()["detail"] == "this route does not take PUT; it takes GET, DELETE"
