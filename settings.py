@@ -201,7 +201,10 @@ class Settings(BaseSettings):
     max_open_tenants: int = Field(
         100,
         ge=4,
-        description="Tenants whose index embedded Chroma keeps in memory; about 3 MB and 5 open files each.",
+        description=(
+            "Tenants whose index embedded Chroma keeps in memory, rounded up to a multiple of 64; about 3 MB and 5"
+            " open files each."
+        ),
     )
 
     @field_validator("allowed_modules", "allowed_models", mode="before")
