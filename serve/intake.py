@@ -46,14 +46,14 @@ def texts_intake(body: IngestBody, tenant_id: str) -> Intake:
     sources = []
     for text in body.texts or []:
         content = _sha256(text)
-        digest.add(id_of_text(content), None, {}, content)
+        repeated = digest.add(id_of_text(content), None, {}, content)
         # Without fields that are not set: each takes its time, and there are thousands of texts.
-        sources.append(Source(id=id_of_text(content), text=text))
+        sources.append(Source(id=id_of_text(content), text=text, repeated=repeated))
     for document in body.documents or []:
         content = _sha256(document.text)
         name, title, meta = document.id or id_of_text(content), document.title, document.meta
-        digest.add(name, title, meta, content)
-        sources.append(Source(id=name, title=title, meta=meta, text=document.text))
+        repeated = digest.add(name, title, meta, content)
+        sources.append(Source(id=name, title=title, meta=meta, text=document.text, repeated=repeated))
     return Intake(tenant_id, body.pipeline, sources, digest.hexdigest())
 
 
@@ -116,15 +116,20 @@ class _Digest:
 
     def __init__(self, tenant_id: str, pipeline: str) -> None:
         self._hash = hashlib.sha256(json.dumps([tenant_id, pipeline]).encode())
+        self._added: set[str] = set()
 
     def add(
         self, document_id: str, title: str | None, meta: dict[str, Any], content: str, *file: str | None
-    ) -> None:
+    ) -> bool:
+        """Add a source, and say whether the very same was added before."""
         if title is None and not meta and not file:
             entry = f"{document_id}\0{content}\0"
         else:
             entry = json.dumps([document_id, content, title, meta, *file], sort_keys=True)
         self._hash.update(entry.encode("utf-8", "surrogatepass"))
+        known = entry in self._added
+        self._added.add(entry)
+        return known
 
     def hexdigest(self) -> str:
         return self._hash.hexdigest()

@@ -95,6 +95,17 @@ class SourceVersion:
         name = self.file.name if self.file else None
         return SourceResult(document_id=self.id, name=name, status=status, reason=reason, chunks=chunks)
 
+    def told(self, outcome: SourceResult) -> SourceResult:
+        """
+        Tell what became of the version as the outcome of this source.
+
+        :param outcome: what became of the version, which several sources of a job may be.
+        :returns: the same; "unchanged" without chunks, if an earlier source has brought them.
+        """
+        if self._source.repeated and outcome.status is SourceStatus.OK:
+            return self.result(SourceStatus.OK, UNCHANGED)
+        return outcome
+
     def _meta(self) -> dict[str, Any]:
         return {
             **self._source.meta,

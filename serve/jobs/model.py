@@ -23,7 +23,8 @@ class Source(BaseModel):
     One thing that was posted, which becomes one document: a text or a file.
 
     Sources of a job that indexes anew have neither; they name documents that are there. `accepted_at` is set when the
-    job is kept, by the one clock that the store has for all processes.
+    job is kept, by the one clock that the store has for all processes. `repeated` says that an earlier source of the
+    job is the very same, so that its chunks count once.
     """
 
     id: str
@@ -32,6 +33,7 @@ class Source(BaseModel):
     accepted_at: float = 0.0
     text: str | None = None
     file: StagedFile | None = None
+    repeated: bool = False
 
     @model_validator(mode="after")
     def _not_both(self) -> "Source":

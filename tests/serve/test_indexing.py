@@ -102,6 +102,20 @@ def test_texts_without_ids_may_repeat(client: httpx.Client) -> None:
     assert document["meta"] == {"kind": "x"}
 
 
+def test_a_text_that_repeats_in_a_job_counts_its_chunks_once(client: httpx.Client) -> None:
+    """Every text has its outcome, in one batch or in several; the chunks are told with the first."""
+    texts = ["Twice.", "Twice.", *(f"Text {number}." for number in range(100)), "Twice."]
+    job = finished(client, client.post("/ingest/", json={"tenant_id": "counted", "texts": texts}).json())
+    assert (job["total"], job["documents_ok"], job["chunks_ok"]) == (103, 103, 101)
+    found = client.get(f"/ingest/{job['job_id']}/sources?limit=500").json()["items"]
+    told = [
+        (source["reason"], source["chunks"])
+        for source in found
+        if source["document_id"] == found[0]["document_id"]
+    ]
+    assert told == [(None, 1), ("unchanged", 0), ("unchanged", 0)]
+
+
 def test_unchanged_documents_cost_nothing(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is held in this very version is recognised before the pipeline runs; what changed at all is not."""
     document = {"id": "a", "text": "Some text.", "title": "T", "meta": {"kind": "x"}}
