@@ -17,6 +17,8 @@ from serve.schemas import FilledText, Request, TenantID, Text, encodable
 
 LONGEST_TITLE = 1_024
 DEFAULT_PIPELINE = "ingest"
+# Where a chunk stands; the writer keeps them, as they come from the indexing pipeline.
+PLACE_META = frozenset({"page", "section", "sections"})
 
 
 def _meta_value(value: Any) -> Any:
@@ -49,7 +51,7 @@ class DocumentFields(Request):
     @model_validator(mode="after")
     def _check_meta(self) -> "DocumentFields":
         for key, value in self.meta.items():
-            if key in RESERVED_META or key.startswith(CHROMA_KEYS):
+            if key in RESERVED_META or key in PLACE_META or key.startswith(CHROMA_KEYS):
                 raise ValueError(f"meta.{key} is the service's own; choose another name")
             if isinstance(value, float) and not math.isfinite(value):
                 raise ValueError(f"meta.{key} is not a finite number")
