@@ -7,6 +7,7 @@ import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, BinaryIO
 
+from hayhooks.durable.store import ExecutionStoreError
 from redis.asyncio import Redis
 
 from serve.jobs.model import JobInput, Source, SourceResult, SourceStatus
@@ -108,10 +109,13 @@ class RedisJobSpool:
         ]
         if files:
             renamed.append((staging.files, keys.files))
+        staged = [source for source, _ in renamed]
 
         async def take_over(pipe: Any) -> bool:
             if await pipe.exists(keys.row):
                 return False
+            if await pipe.exists(*staged) < len(staged):
+                raise ExecutionStoreError("Redis: it has lost what was posted; send it again")
             pipe.multi()
             pipe.set(keys.row, job.model_dump_json())
             for source, target in renamed:
@@ -129,9 +133,12 @@ class RedisJobSpool:
             for source in sources:
                 source.accepted_at = now
             await self._stage(staging, sources, files)
-            taken: bool = await self._redis.transaction(take_over, keys.row, value_from_callable=True)
+            # Redis may lose them between two commands, and would then keep half a job.
+            taken: bool = await self._redis.transaction(
+                take_over, keys.row, *staged, value_from_callable=True
+            )
             if not taken:
-                await self._redis.unlink(*(source for source, _ in renamed))
+                await self._redis.unlink(*staged)
             return taken
 
     async def get(self, job_id: str) -> JobInput | None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hayhooks.durable.store import ExecutionStoreError
@@ -428,6 +429,37 @@ def test_times_come_from_one_clock_that_never_goes_back(
         assert moments[0] > 1_700_000_000
 
     run(open_spool, scenario)
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("lost", ["sources", "pending", "files", "file:*"])
+def test_a_loss_while_a_job_comes_keeps_no_half_of_it(
+    server: RedisServer, tmp_path: Path, lost: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When Redis loses a part of what is staged before the job is kept, there is no job, and a repetition makes one."""
+
+    async def scenario() -> None:
+        redis = open_redis(server.url)
+        spool = RedisJobSpool(redis, tmp_path.name, job_ttl=9, staged_ttl=9)
+        source = file_source("a.txt", SMALL)
+        job, files = new_job(total=1), {sha(source): io.BytesIO(SMALL)}
+        transaction = redis.transaction
+
+        async def lose(*arguments: Any, **options: Any) -> Any:
+            await redis.unlink(*await redis.keys(f"{tmp_path.name}:job:staging-*:{lost}"))
+            return await transaction(*arguments, **options)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(redis, "transaction", lose)
+            with pytest.raises(ExecutionStoreError, match="Redis"):
+                await spool.put(job, [source], files)
+        assert await spool.get(JOB) is None
+        assert await spool.put(job, [source], files)
+        assert [kept for _, kept in await spool.batch(JOB, 0, 5)] == [source]
+        assert await spool.content(job, sha(source)) == SMALL
+        await spool.close()
+
+    asyncio.run(scenario())
 
 
 @pytest.mark.server
