@@ -1,20 +1,23 @@
 """The application: Hayhooks' with our routes, wired together."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 from fastapi import Depends, FastAPI
+from fastapi.routing import APIRoute
 from starlette.types import ASGIApp
 
 from serve import errors
 from serve.hayhooks_adapter import create_hayhooks_app, serve_modes
-from serve.middleware import BodyLimit, BodyLimitMiddleware, RequestIDMiddleware
+from serve.middleware import BodyLimit, BodyLimitMiddleware, RequestIDMiddleware, SlashMiddleware
 from serve.pacing import ActivityMiddleware
 from serve.parameters import only_known_parameters
 from serve.routers import documents, events, health, ingest, jobs, modes, pipelines, query
 from serve.service import Service
 from serve.telemetry import configure_logging
 from settings import Settings
+
+_ROUTERS = (query, modes, pipelines, ingest, jobs, events, documents)
 
 
 def create_app(settings: Settings | None = None) -> ASGIApp:
@@ -43,7 +46,7 @@ def build_app(service: Service) -> ASGIApp:
     app.version = service.settings.api_version
     app.description = "Answers questions from a tenant's documents, with citations, in named modes."
     app.state.service = service
-    for routes in (query, modes, pipelines, ingest, jobs, events, documents):
+    for routes in _ROUTERS:
         app.include_router(routes.router, dependencies=[Depends(only_known_parameters)])
     # A probe may carry what it likes.
     app.include_router(health.router)
@@ -51,7 +54,15 @@ def build_app(service: Service) -> ASGIApp:
     errors.install(app)
     app.router.lifespan_context = _lifespan(service, app.router.lifespan_context)
     limited = _limit_bodies(app, service.settings)
-    return RequestIDMiddleware(ActivityMiddleware(limited, service.activity))
+    counted = ActivityMiddleware(limited, service.activity)
+    return RequestIDMiddleware(SlashMiddleware(counted, _fixed_routes()))
+
+
+def _fixed_routes() -> Iterator[tuple[str, str]]:
+    for module in _ROUTERS:
+        for route in module.router.routes:
+            if isinstance(route, APIRoute) and "{" not in route.path:
+                yield from ((method, route.path) for method in route.methods or ())
 
 
 def _limit_bodies(app: ASGIApp, settings: Settings) -> ASGIApp:

@@ -4,7 +4,7 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -82,6 +82,35 @@ class _Exchange:
             self.status = message["status"]
             MutableHeaders(scope=message)["x-request-id"] = self._request_id
         await self._send(message)
+
+
+class SlashMiddleware:
+    """Takes `/ingest` for `/ingest/` and `/documents/` for `/documents`; a redirect would lose many clients' body."""
+
+    def __init__(self, app: ASGIApp, routes: Iterable[tuple[str, str]]) -> None:
+        """
+        Wrap an application.
+
+        :param app: the application.
+        :param routes: its routes without parameters in their path, each as method and path.
+        """
+        self.app = app
+        self.routes = frozenset(routes)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """
+        Handle one connection.
+
+        :param scope: the ASGI scope.
+        :param receive: gives the request's messages.
+        :param send: takes the response's messages.
+        """
+        if scope["type"] == "http":
+            path, method = scope["path"], scope["method"]
+            other = path[:-1] if path.endswith("/") else f"{path}/"
+            if (method, path) not in self.routes and (method, other) in self.routes:
+                scope = {**scope, "path": other, "raw_path": other.encode()}
+        await self.app(scope, receive, send)
 
 
 class BodyLimit(NamedTuple):

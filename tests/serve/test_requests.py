@@ -149,3 +149,18 @@ def test_a_wrong_route_says_where_to_look(client: httpx.Client) -> None:
     assert response.status_code == 405
     assert response.headers["allow"] == "GET, DELETE"
     assert response.json()["detail"] == "this route does not take PUT; it takes GET, DELETE"
+
+
+@pytest.mark.parametrize(
+    "path", ["/documents", "/documents/", "/ingest", "/ingest/", "/modes/", "/pipelines/"]
+)
+def test_a_slash_at_the_end_does_not_matter(client: httpx.Client, path: str) -> None:
+    """Lists are given under both forms of their path, without a redirect."""
+    assert "items" in client.get(path, params={"tenant_id": "acme"} if path[1] in "di" else None).json()
+
+
+def test_bodies_are_taken_with_and_without_a_slash(client: httpx.Client) -> None:
+    """A request with a body is not sent elsewhere for want of a slash, or for one too many."""
+    assert client.post("/ingest", json={"tenant_id": "slash", "texts": ["a"]}).status_code == 202
+    assert client.post("/ingest/files/", files=FILE, data={"tenant_id": "slash"}).status_code == 202
+    assert client.post("/query", json={"q": "How tall?", "tenant_id": "acme"}).status_code == 200
