@@ -97,6 +97,7 @@ CREATE TABLE IF NOT EXISTS jobs (
 ) STRICT;
 CREATE INDEX IF NOT EXISTS jobs_by_tenant ON jobs (tenant_id, seq);
 CREATE INDEX IF NOT EXISTS jobs_unfinished ON jobs (created_at) WHERE finished_at IS NULL;
+CREATE INDEX IF NOT EXISTS jobs_unfinished_of ON jobs (tenant_id, created_at) WHERE finished_at IS NULL;
 CREATE INDEX IF NOT EXISTS jobs_finished ON jobs (finished_at, staged) WHERE finished_at IS NOT NULL;
 
 CREATE TABLE IF NOT EXISTS sources (

@@ -386,6 +386,18 @@ class JobQueue:
         with _store_errors():
             return await self._reader.page(tenant_id, status, limit, cursor)
 
+    async def unfinished(self, tenant_id: str, kind: JobKind | None = None) -> Sequence[Job]:
+        """
+        Give a tenant's jobs that have not ended, without their sources.
+
+        :param tenant_id: whose jobs.
+        :param kind: only jobs of this kind.
+        :returns: the jobs, each at least as far as it was when this was called.
+        :raises QueueUnavailableError: when the store fails.
+        """
+        with _store_errors():
+            return await self._reader.unfinished(tenant_id, kind)
+
     async def _submit_new(
         self, job: JobInput, sources: Sequence[Source], files: Mapping[str, BinaryIO]
     ) -> Submission:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 
 from serve.jobs.backend import JobBackend
-from serve.jobs.model import SOURCES_SHOWN, Job, JobInput, JobStatus, SourceResult, SourceStatus
+from serve.jobs.model import SOURCES_SHOWN, Job, JobInput, JobKind, JobStatus, SourceResult, SourceStatus
 from serve.jobs.state import view_job
 
 # Rows of a list that are looked at for one page, where few have the status that is asked for.
@@ -85,6 +85,17 @@ class JobReader:
                 result.status = left
                 result.reason = reason and reason.format(error=job.error)
         return found
+
+    async def unfinished(self, tenant_id: str, kind: JobKind | None) -> list[Job]:
+        """
+        :param tenant_id: whose jobs.
+        :param kind: only jobs of this kind.
+        :returns: the tenant's jobs that have not ended, without their sources.
+        :raises ExecutionStoreError: when the store fails.
+        """
+        rows = await self._spool.unfinished_of(tenant_id)
+        views = await self._views([row for row in rows if kind in (None, row.kind)])
+        return [job for job in views if not job.status.finished]
 
     async def page(
         self, tenant_id: str, status: JobStatus | None, limit: int, cursor: str | None

@@ -123,7 +123,7 @@ class RedisJobSpool:
                 pipe.persist(target)
             pipe.zadd(self._listing(job.tenant_id), {listing_member(job): 0})
             pipe.sadd(self._tenants, job.tenant_id)
-            pipe.zadd(self._unfinished, {job.job_id: job.created_at})
+            self._begin(pipe, job)
             return True
 
         with redis_errors():
@@ -174,10 +174,10 @@ class RedisJobSpool:
                 highest = f"({members[-1].decode()}"
 
     async def unfinished(self, created_before: float) -> list[JobInput]:
-        with redis_errors():
-            ids = await self._redis.zrangebyscore(self._unfinished, "-inf", created_before)
-            rows = await self._rows(id_.decode() for id_ in ids)
-        return [row for row in rows if row is not None and row.finished_at is None]
+        return await self._unfinished_in(self._unfinished, created_before)
+
+    async def unfinished_of(self, tenant_id: str) -> list[JobInput]:
+        return await self._unfinished_in(self._unfinished_jobs(tenant_id), "+inf")
 
     async def batch(self, job_id: str, start: int, count: int) -> list[tuple[int, Source]]:
         with redis_errors():
@@ -239,7 +239,7 @@ class RedisJobSpool:
             pipe.multi()
             ended = row.model_copy(update={"finished_at": time.time()})
             pipe.set(keys.row, ended.model_dump_json())
-            pipe.zrem(self._unfinished, job.job_id)
+            self._end(pipe, job)
             for first, last in ranges(sorted(position for positions in done for position in positions)):
                 pipe.zremrangebyscore(keys.sources, first, last)
             for name in files - needed:
@@ -289,7 +289,7 @@ class RedisJobSpool:
                 }
             )
             pipe.set(keys.row, begun.model_dump_json())
-            pipe.zadd(self._unfinished, {row.job_id: row.created_at})
+            self._begin(pipe, begun)
             pipe.unlink(*map(keys.outcomes, _OPEN))
             if failed:
                 pipe.zadd(keys.outcomes(SourceStatus.PENDING), dict(map(outcome_member, failed.items())))
@@ -308,8 +308,8 @@ class RedisJobSpool:
             files = texts(await self._redis.hvals(keys.files))
             async with self._redis.pipeline(transaction=True) as pipe:
                 pipe.unlink(*keys.records, *keys.staged(files))
-                pipe.zrem(self._unfinished, job_id)
                 if row is not None:
+                    self._end(pipe, row)
                     pipe.zrem(self._listing(row.tenant_id), listing_member(row))
                 await pipe.execute()
 
@@ -396,6 +396,20 @@ class RedisJobSpool:
             while part_of_file := await asyncio.to_thread(content.read, PART_BYTES):
                 await self._redis.append(staging.file(name), part_of_file)
 
+    def _begin(self, pipe: Any, job: JobInput) -> None:
+        for key in (self._unfinished, self._unfinished_jobs(job.tenant_id)):
+            pipe.zadd(key, {job.job_id: job.created_at})
+
+    def _end(self, pipe: Any, job: JobInput) -> None:
+        for key in (self._unfinished, self._unfinished_jobs(job.tenant_id)):
+            pipe.zrem(key, job.job_id)
+
+    async def _unfinished_in(self, key: str, created_before: float | str) -> list[JobInput]:
+        with redis_errors():
+            ids = await self._redis.zrangebyscore(key, "-inf", created_before)
+            rows = await self._rows(id_.decode() for id_ in ids)
+        return [row for row in rows if row is not None and row.finished_at is None]
+
     async def _rows(self, job_ids: Iterable[str]) -> list[JobInput | None]:
         keys = [JobKeys(self._prefix, job_id).row for job_id in job_ids]
         return [decode_row(found) for found in await self._redis.mget(keys)] if keys else []
@@ -423,6 +437,9 @@ class RedisJobSpool:
     @property
     def _unfinished(self) -> str:
         return f"{self._prefix}:unfinished"
+
+    def _unfinished_jobs(self, tenant_id: str) -> str:
+        return f"{self._unfinished}:{tenant_id}"
 
     def _listing(self, tenant_id: str) -> str:
         return f"{self._prefix}:jobs:{tenant_id}"

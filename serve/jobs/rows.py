@@ -87,6 +87,13 @@ class JobRows:
         )
         return [decode(job) for (job,) in rows]
 
+    def unfinished_of(self, tenant_id: str) -> list[JobInput]:
+        rows = self._db.execute(
+            "SELECT job FROM jobs WHERE finished_at IS NULL AND tenant_id = ? ORDER BY created_at",
+            (tenant_id,),
+        )
+        return [decode(job) for (job,) in rows]
+
     def staged(self) -> list[JobInput]:
         """Give the jobs whose sources may be kept."""
         return [decode(job) for (job,) in self._db.execute("SELECT job FROM jobs WHERE staged")]

@@ -73,6 +73,9 @@ class JobSpool(Protocol):
     async def unfinished(self, created_before: float) -> list[JobInput]:
         """Give the rows without `finished_at`, of all tenants, created before a time."""
 
+    async def unfinished_of(self, tenant_id: str) -> list[JobInput]:
+        """Give the rows of a tenant without `finished_at`."""
+
     async def batch(self, job_id: str, start: int, count: int) -> list[tuple[int, Source]]:
         """
         Give the next sources that are kept.

@@ -83,6 +83,9 @@ class SqliteJobSpool:
     async def unfinished(self, created_before: float) -> list[JobInput]:
         return await self._read(lambda rows: rows.unfinished(created_before))
 
+    async def unfinished_of(self, tenant_id: str) -> list[JobInput]:
+        return await self._read(lambda rows: rows.unfinished_of(tenant_id))
+
     async def batch(self, job_id: str, start: int, count: int) -> list[tuple[int, Source]]:
         kept = await self._read(lambda rows: rows.batch(job_id, start, count))
         return [(position, Source.model_validate_json(source)) for position, source in kept]

@@ -16,6 +16,7 @@ import pytest
 from serve.jobs import (
     IdempotencyConflictError,
     Job,
+    JobKind,
     JobQueue,
     JobStatus,
     NothingToRetryError,
@@ -331,6 +332,29 @@ def test_jobs_are_listed_newest_first(open_backend: OpenBackend) -> None:
         assert len((await queue.list("acme", JobStatus.DONE))[0]) == 5
 
     run(open_backend, scenario)
+
+
+def test_unfinished_jobs_of_a_tenant(open_backend: OpenBackend) -> None:
+    """A tenant's jobs that have not ended are found by their kind, without a look at all that have."""
+    gate = threading.Event()
+
+    def work(job: JobInput, sources: list[LoadedSource]) -> list[SourceResult]:
+        gate.wait(SECONDS)
+        return index_all(job, sources)
+
+    async def scenario(queue: JobQueue) -> None:
+        ingest = await submit(queue, "acme", texts(1))
+        reindex = await submit(queue, "acme", texts(1), kind=JobKind.REINDEX)
+        other = await submit(queue, "other", texts(1), kind=JobKind.REINDEX)
+        found = {job.job_id for job in await queue.unfinished("acme")}
+        assert found == {ingest.job_id, reindex.job_id}
+        assert [job.job_id for job in await queue.unfinished("acme", JobKind.REINDEX)] == [reindex.job_id]
+        gate.set()
+        for job in (ingest, reindex, other):
+            await finished(queue, job.job_id)
+        assert not await queue.unfinished("acme")
+
+    run(open_backend, scenario, work)
 
 
 def test_transient_faults_are_waited_out(open_backend: OpenBackend) -> None:

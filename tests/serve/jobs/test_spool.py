@@ -208,7 +208,10 @@ def test_what_was_done_is_dropped_at_the_end(open_spool: OpenSpool) -> None:
             },
         )
         assert [row.job_id for row in await spool.unfinished(time.time() + 1)] == [JOB]
+        assert [row.job_id for row in await spool.unfinished_of("acme")] == [JOB]
+        assert await spool.unfinished_of("other") == []
         await spool.finish(job)
+        assert await spool.unfinished_of("acme") == []
         ended = await spool.get(JOB)
         assert ended is not None
         assert ended.finished_at is not None
@@ -250,6 +253,7 @@ def test_retry_begins_with_what_was_not_done(open_spool: OpenSpool) -> None:
         await spool.finish(job)
         assert await spool.get(JOB) == begun, "the end of an earlier run must not end a later one"
         assert [row.job_id for row in await spool.unfinished(time.time() + 1)] == [JOB]
+        assert await spool.unfinished_of("acme") == [begun]
 
     run(open_spool, scenario)
 
@@ -345,6 +349,7 @@ def test_forgotten_jobs_leave_nothing(open_spool: OpenSpool) -> None:
         assert await spool.content(job, sha(source)) is None
         assert await spool.jobs("acme", 10, None) == ([], None)
         assert await spool.unfinished(time.time() + 1) == []
+        assert await spool.unfinished_of("acme") == []
         await spool.put_results(JOB, {0: outcome("a.txt", SourceStatus.OK)})
         await spool.finish(job)
         assert await spool.get(JOB) is None
