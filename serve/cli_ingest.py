@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from serve.sources import FoundFiles
 
 INTERRUPTED = 130
+_NAMED_JOBS = 5
 
 _Paths = Annotated[
     list[str], typer.Argument(help="Files, folders, and patterns in quotes such as 'docs/**/*.md'.")
@@ -31,8 +32,8 @@ def ingest(paths: _Paths, tenant: Tenant = "default", pipeline: _Pipeline = None
     """Ingest files of any kind that is read (docs/ingestion.md); one ingested again replaces what it was."""
     with plain_errors():
         from serve.client import Client
-        from serve.listings import show_remarks, summary, tally_bar
-        from serve.sending import Following, Remark, Sending
+        from serve.listings import show_remarks, summary
+        from serve.sending import Remark, Sending
         from serve.sources import find_files
 
         settings = quiet_settings()
@@ -44,11 +45,12 @@ def ingest(paths: _Paths, tenant: Tenant = "default", pipeline: _Pipeline = None
             err.print("[red]error:[/] there is no file to ingest")
             raise typer.Exit(1)
         begin = time.perf_counter()
-        with Client(settings, works=True) as client, tally_bar(err, "ingesting") as report:
-            following = Following(client, report, len(found.files))
-            with interruptible(client, following):
-                Sending(client, following, tenant, pipeline).send(found.files)
-                tally = following.to_the_end()
+        with (
+            Client(settings, works=True) as client,
+            shown_following(client, "ingesting", tenant, len(found.files)) as following,
+        ):
+            Sending(client, following, tenant, pipeline).send(found.files)
+            tally = following.to_the_end()
         show_remarks(err, refused + tally.remarks)
         out.print(summary(tally, tenant, time.perf_counter() - begin), highlight=False, soft_wrap=True)
         if refused or went_wrong(tally):
@@ -64,7 +66,7 @@ def reindex(tenant: NamedTenant) -> None:
             follow_job(client, client.reindex(tenant), "reindexing")
 
 
-def follow_job(client: "Client", job: dict[str, object], what: str) -> None:
+def follow_job(client: "Client", job: dict[str, Any], what: str) -> None:
     """
     Follow one job to its end, print what became of it, and end with status 1 when something failed.
 
@@ -72,18 +74,15 @@ def follow_job(client: "Client", job: dict[str, object], what: str) -> None:
     :param job: the job.
     :param what: what is being done.
     """
-    from serve.listings import show_remarks, summary, tally_bar
-    from serve.sending import Following
+    from serve.listings import show_remarks, summary
 
     begin = time.perf_counter()
-    with tally_bar(err, what) as report:
-        following = Following(client, report)
+    tenant = job["tenant_id"]
+    with shown_following(client, what, tenant, job["total"]) as following:
         following.add(job)
-        with interruptible(client, following):
-            tally = following.to_the_end()
+        tally = following.to_the_end()
     show_remarks(err, tally.remarks)
-    seconds = time.perf_counter() - begin
-    out.print(summary(tally, str(job["tenant_id"]), seconds), highlight=False, soft_wrap=True)
+    out.print(summary(tally, tenant, time.perf_counter() - begin), highlight=False, soft_wrap=True)
     if went_wrong(tally):
         raise typer.Exit(1)
 
@@ -99,28 +98,57 @@ def went_wrong(tally: "Tally") -> bool:
 
 
 @contextmanager
-def interruptible(client: "Client", following: "Following") -> Iterator[None]:
+def shown_following(client: "Client", what: str, tenant: str, total: int) -> Iterator["Following"]:
     """
-    Say on Ctrl-C what becomes of the jobs, and end the command.
+    Follow jobs with a bar; on Ctrl-C say what becomes of them, and end the command.
 
     :param client: the way to the service.
-    :param following: has the jobs.
+    :param what: what is being done.
+    :param tenant: whose jobs.
+    :param total: documents there will be.
+    :returns: follows the jobs that it is given.
     """
+    from serve.listings import tally_bar
+    from serve.sending import Following
+
+    following = None
     try:
-        yield
+        with tally_bar(err, what, total) as report:
+            following = Following(client, report, total)
+            yield following
     except KeyboardInterrupt:
-        unsent = following.tally().total - sum(job["total"] for job in following.jobs.values())
-        if unsent:
-            err.print(f"{unsent} files were not sent: give the command again to send them")
-        jobs = following.unfinished
-        if jobs and client.here:
-            err.print(
-                f"stopping … what was sent is kept, and goes on with the next `thresher serve`,"
-                f" `thresher ingest` or `thresher jobs watch {jobs[0]}`"
-            )
-        elif jobs:
-            err.print(f"the service goes on; `thresher jobs watch {jobs[0]}` shows it again")
+        if following is not None:
+            _say_what_goes_on(following, client.here, tenant)
         raise typer.Exit(INTERRUPTED) from None
+
+
+def _say_what_goes_on(following: "Following", here: bool, tenant: str) -> None:
+    unsent = following.tally().total - sum(job["total"] for job in following.jobs.values())
+    if unsent:
+        _say(f"{'1 file was' if unsent == 1 else f'{unsent} files were'} not sent: give the command again")
+    jobs = following.unfinished
+    watch = [f"thresher jobs watch {job}" for job in jobs[:_NAMED_JOBS]]
+    if len(jobs) == 1 and here:
+        _say(
+            f"stopping … what was sent is kept, and goes on with `thresher serve`, `thresher ingest` or `{watch[0]}`"
+        )
+    elif len(jobs) == 1:
+        _say(f"the service goes on; `{watch[0]}` shows it again")
+    elif jobs:
+        _say(
+            "stopping … what was sent is kept, and goes on with `thresher serve`, `thresher ingest` or, job by job:"
+            if here
+            else "the service goes on; its jobs are shown again by:"
+        )
+        for line in watch:
+            _say(f"  {line}")
+        if len(jobs) > _NAMED_JOBS:
+            _say(f"  … and {len(jobs) - _NAMED_JOBS} more, which `thresher jobs --tenant {tenant}` lists")
+
+
+def _say(line: str) -> None:
+    # In one line however narrow the terminal is, so that a command in it can be copied.
+    err.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _printable(path: Path) -> str:

@@ -140,12 +140,13 @@ def show_remarks(console: Console, remarks: Iterable[Remark]) -> None:
 
 
 @contextmanager
-def tally_bar(console: Console, what: str) -> Iterator[Report]:
+def tally_bar(console: Console, what: str, total: int) -> Iterator[Report]:
     """
     Show a bar of documents with chunks a second and failures.
 
     :param console: where to draw it; nothing is drawn where that is no terminal.
     :param what: what is being done.
+    :param total: documents there will be, as far as that is known.
     :returns: takes how far it is.
     """
     columns = (
@@ -158,7 +159,7 @@ def tally_bar(console: Console, what: str) -> Iterator[Report]:
         TextColumn("{task.fields[waiting]}", style="dim"),
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task(what, total=None, rate="", trouble="", waiting="")
+        task = progress.add_task(what, total=total, rate="", trouble="", waiting="")
 
         def report(tally: Tally) -> None:
             seconds = progress.tasks[task].elapsed or 0.0
