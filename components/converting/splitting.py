@@ -9,7 +9,8 @@ from haystack.components.preprocessors import RecursiveDocumentSplitter
 from components.converting.merging import KIND_META
 
 _OF_RECORDS = {"csv", "json", "xlsx"}
-_RECORD_END = re.compile(r"\n\n+|\f")
+# The last record ends with the text.
+_RECORD_END = re.compile(r"\n\n+|\f|\Z")
 
 
 @component
@@ -17,7 +18,8 @@ class RecordAwareSplitter:
     """
     Haystack's `RecursiveDocumentSplitter`, but for the records of tables and JSON: each is a chunk of its own.
 
-    A chunk of many records means a little of each, and a question about one of them finds it badly.
+    A chunk of many records means a little of each, and a question about one of them finds it badly. Only short ones
+    are put together, for each chunk costs its embedding.
 
     Usage example:
     ```python
@@ -27,13 +29,13 @@ class RecordAwareSplitter:
     """
 
     def __init__(
-        self, split_length: int = 1_000, record_length: int = 60, separators: list[str] | None = None
+        self, split_length: int = 1_000, record_length: int = 200, separators: list[str] | None = None
     ) -> None:
         """
         Create a splitter.
 
         :param split_length: characters of a chunk at most.
-        :param record_length: records are put together until they have so many characters.
+        :param record_length: short records are put together up to so many characters.
         :param separators: what to cut at, the best first; what has none of them is cut at `split_length`.
         """
         self.record_length = record_length
@@ -65,10 +67,14 @@ class RecordAwareSplitter:
                 yield Document(content=part.content, meta={**document.meta, "split_idx_start": place})
 
     def _spans(self, text: str) -> Iterator[tuple[int, int]]:
-        start = 0
+        start = end = 0
         for separator in _RECORD_END.finditer(text):
-            if separator.end() - start >= self.record_length or separator[0] == "\f":
-                yield start, separator.end()
-                start = separator.end()
-        if start < len(text):
-            yield start, len(text)
+            if separator.end() - start > self.record_length and end > start:
+                yield start, end
+                start = end
+            end = separator.end()
+            if separator[0] == "\f":
+                yield start, end
+                start = end
+        if end > start:
+            yield start, end

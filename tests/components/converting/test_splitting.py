@@ -22,13 +22,23 @@ def split(text: str, kind: str = "text", length: int = 1_000) -> list[Document]:
 
 @pytest.mark.parametrize("kind", ["csv", "json", "xlsx"])
 def test_each_record_is_a_chunk(kind: str) -> None:
-    """Records are not put together, but for tiny ones; a heading stays with its first record."""
-    records = [f"name: {letter * 30}\nplace: {letter * 30}" for letter in "abc"]
-    chunks = split("# Sheet\n\n" + "\n\n".join(records) + "\n\nx: 1\n\ny: 2", kind)
+    """Records are not put together, but for short ones; a heading stays with its first record."""
+    records = [f"name: {letter * 85}\nplace: {letter * 85}" for letter in "abc"]
+    chunks = split("# Sheet\n\n" + "\n\n".join(records) + "\n\nx: " + "1" * 20 + "\n\ny: 2", kind)
     assert [(chunk.content or "").split() for chunk in chunks] == [
-        ["#", "Sheet", *records[0].split()], records[1].split(), records[2].split(), ["x:", "1", "y:", "2"]
+        ["#", "Sheet", *records[0].split()], records[1].split(), records[2].split(), ["x:", "1" * 20, "y:", "2"]
     ]  # fmt: skip
     assert len(split("\n\n".join(records), "text")) == 1
+
+
+def test_short_records_make_no_crowd_of_chunks() -> None:
+    """They are put together up to 200 characters, but not across sheets, and none is torn."""
+    rows = [f"number: {number}\nname: item {number}" for number in range(1_000)]
+    chunks = [chunk.content or "" for chunk in split("\n\n".join(rows) + "\f" + "\n\n".join(rows), "xlsx")]
+    assert max(map(len, chunks)) <= 200
+    assert len(chunks) < 400
+    assert all(chunk.startswith("number: ") for chunk in chunks)
+    assert sum(chunk.startswith("number: 0\n") for chunk in chunks) == 2
 
 
 def test_a_long_record_is_cut_like_text() -> None:
