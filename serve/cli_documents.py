@@ -4,6 +4,7 @@ from itertools import islice
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.text import Text
 
 from serve.terminal import AsJson, NamedTenant, Tenant, err, out, plain_errors, print_json, quiet_settings
@@ -57,14 +58,24 @@ def delete(
     ids: Annotated[list[str], typer.Argument(metavar="ID...", help="The documents' ids.")],
     tenant: Tenant = "default",
 ) -> None:
-    """Delete documents."""
+    """Delete documents; one that can't be deleted does not keep the others."""
     with plain_errors():
-        from serve.client import Client
+        from serve.client import Client, ServiceError
 
+        failed = False
         with Client(quiet_settings()) as client:
             for name in ids:
-                client.delete_document(tenant, name)
-                out.print(Text(f"deleted {name}"), soft_wrap=True)
+                try:
+                    client.delete_document(tenant, name)
+                except ServiceError as error:
+                    if not 400 <= error.status < 500:
+                        raise
+                    err.print(f"[red]error:[/] {escape(f'{name!r} is not deleted: {error}')}", soft_wrap=True)
+                    failed = True
+                else:
+                    out.print(Text(f"deleted {name}"), soft_wrap=True)
+        if failed:
+            raise typer.Exit(1)
 
 
 @app.command()

@@ -1,18 +1,27 @@
 """The command `thresher jobs`."""
 
 from itertools import islice
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from serve.cli_ingest import follow_job
-from serve.terminal import AsJson, Tenant, err, out, plain_errors, print_json, quiet_settings
+from serve.terminal import AsJson, Tenant, checked_tenant, err, out, plain_errors, print_json, quiet_settings
+
+if TYPE_CHECKING:
+    from serve.client import Client, Json
 
 app = typer.Typer(
     help="List ingestion jobs; show, follow, cancel and retry one.", invoke_without_command=True
 )
 
 _JobID = Annotated[str, typer.Argument(metavar="JOB", help="A job's id.")]
+_Owner = Annotated[
+    str | None,
+    typer.Option(
+        "--tenant", "-t", help="Whose job it must be.", callback=lambda name: name and checked_tenant(name)
+    ),
+]
 
 
 @app.callback()
@@ -43,14 +52,14 @@ def jobs(
 
 
 @app.command()
-def show(job: _JobID, as_json: AsJson = False) -> None:
+def show(job: _JobID, tenant: _Owner = None, as_json: AsJson = False) -> None:
     """Show a job and what became of its documents."""
     with plain_errors():
         from serve.client import Client
         from serve.listings import show_job
 
         with Client(quiet_settings()) as client:
-            found = client.job(job)
+            found = _job(client, job, tenant)
         if as_json:
             print_json(found)
         else:
@@ -58,22 +67,23 @@ def show(job: _JobID, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def watch(job: _JobID) -> None:
+def watch(job: _JobID, tenant: _Owner = None) -> None:
     """Follow a job to its end; works on it where no service runs."""
     with plain_errors():
         from serve.client import Client
 
         with Client(quiet_settings(), works=True) as client:
-            follow_job(client, client.job(job), "working")
+            follow_job(client, _job(client, job, tenant), "working")
 
 
 @app.command()
-def cancel(job: _JobID) -> None:
+def cancel(job: _JobID, tenant: _Owner = None) -> None:
     """Cancel a job; what it has indexed stays."""
     with plain_errors():
         from serve.client import Client
 
         with Client(quiet_settings()) as client:
+            _job(client, job, tenant)
             found = client.cancel(job)
         ended = found["status"] == "cancelled"
         what = "cancelled" if ended else "cancelling, once the batch under way has ended"
@@ -82,10 +92,21 @@ def cancel(job: _JobID) -> None:
 
 
 @app.command()
-def retry(job: _JobID) -> None:
+def retry(job: _JobID, tenant: _Owner = None) -> None:
     """Run what failed in a job again, and follow it."""
     with plain_errors():
         from serve.client import Client
 
         with Client(quiet_settings(), works=True) as client:
+            _job(client, job, tenant)
             follow_job(client, client.retry(job), "trying again")
+
+
+def _job(client: "Client", job_id: str, tenant: str | None) -> "Json":
+    """Find a job, which must be the tenant's where one is named."""
+    job = client.job(job_id)
+    if tenant is not None and job["tenant_id"] != tenant:
+        raise typer.BadParameter(
+            f"tenant '{tenant}' has no job '{job_id}'; `thresher jobs -t {tenant}` lists its own"
+        )
+    return job

@@ -123,7 +123,12 @@ def test_jobs_and_documents_are_listed_shown_and_deleted(tmp_path: Path) -> None
     first, second = sorted(document["document_id"] for document in documents)
     assert first.endswith("/a.txt")
     assert "The file a.txt has a text." in invoke("documents", "show", first, folder=tmp_path).stdout
-    assert invoke("documents", "delete", first, folder=tmp_path).exit_code == 0
+    assert invoke("jobs", "show", job["job_id"], "-t", "default", folder=tmp_path).exit_code == 0
+    assert invoke("jobs", "cancel", job["job_id"], "-t", "acme", folder=tmp_path).exit_code == 2
+    deleted = invoke("documents", "delete", "nope", first, folder=tmp_path)
+    assert deleted.exit_code == 1
+    assert "'nope' is not deleted: " in deleted.stderr
+    assert f"deleted {first}" in deleted.stdout
     left = invoke("documents", folder=tmp_path).stdout
     assert first not in left
     assert second in left
