@@ -1,16 +1,16 @@
 """What tenants hold, beside the jobs that bring more: indexing it anew, and deleting it."""
 
 import asyncio
-import time
-from collections.abc import AsyncIterator
+from itertools import count
 
-from components.storing import UnknownDocumentError, UnknownTenantError
+from components.storing import UnknownTenantError
 from registry import ModeRegistry
 from serve.ingestion_schemas import DEFAULT_PIPELINE
 from serve.jobs import Job, JobKind, JobQueue, Source
 from serve.reindexing import Reindexer
 
-_PAGE = 100
+# No client's key has a line break, as a header can't.
+_KEY = "reindex\n{}"
 
 
 class Holdings:
@@ -42,13 +42,11 @@ class Holdings:
         :param tenant_id: whose document.
         :param document_id: which.
         :returns: how many chunks were deleted.
-        :raises UnknownDocumentError: if the tenant holds none of that id.
+        :raises UnknownTenantError: if the tenant has no documents.
+        :raises UnknownDocumentError: if it holds none of that id.
         """
         await self._jobs.mark_deleted(tenant_id, document_id)
-        try:
-            return await self._stores.delete_document_async(tenant_id, document_id)
-        except UnknownTenantError as error:
-            raise UnknownDocumentError(str(error)) from error
+        return await self._stores.delete_document_async(tenant_id, document_id)
 
     async def delete_tenant(self, tenant_id: str) -> int:
         """
@@ -59,7 +57,7 @@ class Holdings:
         :raises UnknownTenantError: if there is nothing of it.
         """
         await self._jobs.mark_deleted(tenant_id, None)
-        unfinished = [job.job_id async for job in _unfinished(self._jobs, tenant_id)]
+        unfinished = [job.job_id for job in await self._jobs.unfinished(tenant_id)]
         await asyncio.gather(*(self._jobs.cancel(job_id) for job_id in unfinished))
         await self._jobs.forget_sources(tenant_id)
         dropped = await self._stores.drop_async(tenant_id)
@@ -83,12 +81,19 @@ class Holdings:
         names = await asyncio.to_thread(Reindexer(self._registry).begin, tenant_id)
         if not names:
             raise UnknownTenantError(f"tenant '{tenant_id}' has no documents to index anew")
-        now = time.time()
-        sources = [Source(id=name, accepted_at=now) for name in names]
-        submission = await self._jobs.submit(
-            tenant_id, sources, request_id=request_id, pipeline=DEFAULT_PIPELINE, kind=JobKind.REINDEX
-        )
-        return submission.job
+        for earlier in count():
+            # Of two who ask at once, both come to the first key whose job has not ended, and get one job.
+            submission = await self._jobs.submit(
+                tenant_id,
+                [Source(id=name) for name in names],
+                request_id=request_id,
+                pipeline=DEFAULT_PIPELINE,
+                kind=JobKind.REINDEX,
+                idempotency_key=_KEY.format(earlier),
+            )
+            if not submission.job.status.finished:
+                return submission.job
+        raise AssertionError("there is always a next key")
 
 
 async def reindexing_job(jobs: JobQueue, tenant_id: str) -> str | None:
@@ -99,19 +104,4 @@ async def reindexing_job(jobs: JobQueue, tenant_id: str) -> str | None:
     :param tenant_id: the tenant.
     :returns: the job's id; None when there is none that is not finished.
     """
-    async for job in _unfinished(jobs, tenant_id):
-        if job.kind is JobKind.REINDEX:
-            return job.job_id
-    return None
-
-
-async def _unfinished(jobs: JobQueue, tenant_id: str) -> AsyncIterator[Job]:
-    cursor: str | None = None
-    while True:
-        # Not by status: a job that begins to run between two looks would be in neither.
-        found, cursor = await jobs.list(tenant_id, limit=_PAGE, cursor=cursor)
-        for job in found:
-            if not job.status.finished:
-                yield job
-        if cursor is None:
-            return
+    return next((job.job_id for job in await jobs.unfinished(tenant_id, JobKind.REINDEX)), None)

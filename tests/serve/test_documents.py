@@ -67,23 +67,24 @@ def test_a_deleted_document_is_gone(client: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "path"),
+    ("method", "path", "kind"),
     [
-        ("GET", "/documents?tenant_id=nobody"),
-        ("GET", "/documents/x?tenant_id=nobody"),
-        ("GET", "/documents/tower?tenant_id=nobody"),
-        ("GET", "/documents/nothing?tenant_id=acme"),
-        ("DELETE", "/documents/nothing?tenant_id=acme"),
-        ("DELETE", "/documents/tower?tenant_id=nobody"),
-        ("DELETE", "/tenants/nobody"),
-        ("POST", "/tenants/nobody/reindex"),
+        ("GET", "/documents?tenant_id=nobody", "tenant"),
+        ("GET", "/documents/x?tenant_id=nobody", "tenant"),
+        ("GET", "/documents/tower?tenant_id=nobody", "tenant"),
+        ("GET", "/documents/nothing?tenant_id=acme", "document"),
+        ("DELETE", "/documents/nothing?tenant_id=acme", "document"),
+        ("DELETE", "/documents/tower?tenant_id=nobody", "tenant"),
+        ("DELETE", "/tenants/nobody", "tenant"),
+        ("POST", "/tenants/nobody/reindex", "tenant"),
     ],
 )
-def test_unknown_and_foreign_things_are_404(client: httpx.Client, method: str, path: str) -> None:
+def test_unknown_and_foreign_things_are_404(client: httpx.Client, method: str, path: str, kind: str) -> None:
     """What is not there, and what belongs to another tenant, is not found."""
     response = client.request(method, path)
     assert response.status_code == 404
     assert response.headers["content-type"] == "application/problem+json"
+    assert response.json()["type"] == f"urn:thresher:problem:unknown-{kind}"
 
 
 def test_wrong_pages_are_a_422(client: httpx.Client) -> None:
