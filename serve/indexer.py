@@ -160,7 +160,12 @@ class Indexer:
             elif state.accepted_at > version.accepted_at:
                 outcomes[name] = version.result(SourceStatus.SKIPPED, LATER_HELD)
         if accepted_again:
-            self._stores.get(tenant_id).touch(accepted_again)
+            store = self._stores.get(tenant_id)
+            with store.writing:
+                store.touch(accepted_again)
+                # What a version that never was finished has left is older now.
+                if torn := [name for name in accepted_again if not states[name].alone]:
+                    store.settle(torn)
         return outcomes
 
     def _deleted_since(

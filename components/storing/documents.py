@@ -56,7 +56,7 @@ class TenantDocumentStore(ChunkStore):
         """
         states = {}
         for name, versions in self.held_versions(document_ids).items():
-            held = versions[0]
+            held = current(versions)
             states[name] = DocumentState(
                 fingerprint=(held.head or {}).get("fingerprint"),
                 accepted_at=held.accepted_at,
@@ -74,7 +74,7 @@ class TenantDocumentStore(ChunkStore):
         """
         heads: dict[str, float] = {}
         for name, versions in self.held_versions(accepted_at).items():
-            held = versions[0]
+            held = current(versions)
             if held.head is not None and held.accepted_at < accepted_at[name]:
                 heads[held.head_id] = accepted_at[name]
         if heads:

@@ -93,3 +93,36 @@ def test_a_cancel_leaves_no_deleted_document(stores: TenantDocumentStores) -> No
         [result] = indexer.work(job, [LoadedSource(id="a", accepted_at=1e10, text="text")])
     assert result.reason == DELETED
     assert held(stores) == []
+
+
+def test_a_text_sent_again_takes_what_a_later_one_left(stores: TenantDocumentStores) -> None:
+    """Rows of a version that never was finished go once the one before is accepted again, without any indexing."""
+
+    class Pipeline:
+        name, fingerprint, splitting = "ingest", "", {}
+        runs = 0
+
+        def run(self, tenant_id: str, documents: list[Document], files: list[Any]) -> IndexingResult:
+            self.runs += 1
+            chunks = [
+                Document(content=item.content, embedding=[1.0, 0.5], meta=item.meta) for item in documents
+            ]
+            return IndexingResult(TenantDocumentWriter(stores).run(chunks, tenant_id)["written"], {})
+
+    pipeline = Pipeline()
+    registry: Any = SimpleNamespace(
+        resources=SimpleNamespace(document_stores=stores), indexing={"ingest": pipeline}, broken={}
+    )
+    indexer = Indexer(registry, lambda tenant_id, ids: {}, lambda tenant_id: None)
+    job = JobInput(job_id="j", tenant_id="acme", total=1, created_at=1.0)
+    indexer.work(job, [LoadedSource(id="a", accepted_at=1.0, text="text")])
+    fragment = Document(
+        id="f" * 16 + "-x",
+        content="later",
+        embedding=[1.0, 0.5],
+        meta={"document_id": "a", "accepted_at": 2.0, "chunk_index": 1},
+    )
+    stores.get("acme").write_documents([fragment])
+    [result] = indexer.work(job, [LoadedSource(id="a", accepted_at=3.0, text="text")])
+    assert (result.reason, pipeline.runs) == ("unchanged", 1)
+    assert [chunk.content for chunk in stores.get("acme").filter_documents()] == ["text"]
