@@ -10,7 +10,7 @@ from typing import Any
 
 from haystack import Document, component
 
-from components.pacing import WorkCancelled
+from components.pacing import WorkCancelled, pause
 from components.storing import (
     TenantDocumentStore,
     TenantDocumentStores,
@@ -94,6 +94,8 @@ class TenantDocumentWriter:
 
     def _write(self, versions: list[DocumentVersion], tenant_id: str) -> dict[str, int]:
         for attempt in range(_MOST_MOVES):
+            # Whose job is cancelled makes no collection that nobody asks for.
+            pause()
             store = self.document_stores.get_or_create(tenant_id)
             try:
                 with store.writing:

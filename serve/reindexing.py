@@ -10,7 +10,7 @@ from components.storing.generations import Generation
 from modes.indexing import IndexingPipeline
 from registry import ModeRegistry
 from serve.ingestion_schemas import DEFAULT_PIPELINE
-from serve.jobs.faults import JobFailedError
+from serve.jobs.faults import JobCancelled, JobFailedError
 from serve.jobs.model import JobInput, LoadedSource, SourceResult, SourceStatus
 
 GONE = "the document was deleted"
@@ -56,10 +56,13 @@ class Reindexer:
         try:
             generation = self._generation(job.tenant_id)
             found = generation.documents([source.id for source in sources])
+            written = self._copy(generation, found)
         except UnknownTenantError:
             # Dropped meanwhile.
             return [_result(source.id, SourceStatus.SKIPPED, GONE) for source in sources]
-        written = self._copy(generation, found)
+        except JobCancelled:
+            generation.abandon()
+            raise
         there = {document.id for document in found}
         return [
             _result(source.id, SourceStatus.OK, None, written[source.id])

@@ -10,7 +10,7 @@ from chromadb.errors import ChromaError, NotFoundError
 from components.storing import contract
 from components.storing.connecting import ChromaConnection
 from components.storing.errors import UnknownTenantError, translated_errors
-from components.storing.naming import check_tenant_id
+from components.storing.naming import check_tenant_id, generation_name
 
 # Fields of the first collection's metadata that name others: the one in use, the one that is being filled for
 # `thresher reindex`, and the one that is to be deleted.
@@ -88,6 +88,19 @@ class CollectionCatalogue:
             except NotFoundError:
                 return None
 
+    def there(self, name: str) -> chromadb.Collection:
+        """
+        Look up a collection that should be there.
+
+        :param name: its name.
+        :returns: the collection as it is now.
+        :raises UnknownTenantError: if it is not there.
+        """
+        found = self.get(name)
+        if found is None:
+            raise UnknownTenantError("the tenant's collection is gone; ingest its documents again")
+        return found
+
     def create(self, name: str) -> chromadb.Collection:
         """
         Make a collection, or look it up where it is.
@@ -121,7 +134,7 @@ class CollectionCatalogue:
         :raises UnknownTenantError: if it is not there.
         """
         with self.changing, translated_errors():
-            contract.update_metadata(self._there(name), **changes)
+            contract.update_metadata(self.there(name), **changes)
 
     def record_splitting(self, name: str, pipeline: str, splitting: contract.Splitting) -> None:
         """
@@ -133,13 +146,7 @@ class CollectionCatalogue:
         :raises UnknownTenantError: if it is not there.
         """
         with self.changing, translated_errors():
-            contract.record_splitting(self._there(name), pipeline, splitting)
-
-    def _there(self, name: str) -> chromadb.Collection:
-        found = self.get(name)
-        if found is None:
-            raise UnknownTenantError("the tenant's collection is gone; ingest its documents again")
-        return found
+            contract.record_splitting(self.there(name), pipeline, splitting)
 
     def delete(self, name: str) -> None:
         """
@@ -160,7 +167,12 @@ class CollectionCatalogue:
         first = self.first(tenant_id)
         if first is None:
             return False
-        others = {str((first.metadata or {}).get(key, first.name)) for key in _NAMES} - {first.name}
+        told = first.metadata or {}
+        others = {str(told.get(key, first.name)) for key in _NAMES} - {first.name}
+        # Generations that were begun and never came into use; the next one may be begun just now.
+        others |= {
+            generation_name(first.name, number + 1) for number in range(int(told.get("generation", 0)) + 1)
+        }
         # The first one goes last: while it is there, the others can be found and this can be repeated.
         for name in [*others, _successor(first.name), first.name]:
             self.delete(name)
@@ -177,7 +189,7 @@ class CollectionCatalogue:
         """
         name = self.first_name(tenant_id)
         with self.changing, translated_errors():
-            first = self._there(name)
+            first = self.there(name)
             told: dict[str, Any] = {**(first.metadata or {}), "retired": _predecessor(name)}
             successor = self.create(_successor(name))
             contract.update_metadata(successor, **told)

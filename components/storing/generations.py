@@ -87,7 +87,7 @@ class Generation:
     @property
     def store(self) -> TenantDocumentStore:
         """The new collection's store."""
-        return self._stores.store_over(self._stores.catalogue.create(self.name), self.tenant_id)
+        return self._stores.store_over(self._stores.catalogue.there(self.name), self.tenant_id)
 
     @contextmanager
     def indexing(self, pipeline: str, splitting: Splitting) -> Iterator[None]:

@@ -287,7 +287,8 @@ class TenantDocumentStores:
     def _open(self, tenant_id: str, create: bool) -> TenantDocumentStore:
         indexing = current_indexing(tenant_id) if create else None
         if indexing is not None and indexing.collection is not None:
-            collection = self.catalogue.create(indexing.collection)
+            # Only `Generation.begin` makes it: when it is gone, somebody dropped the tenant, or began anew.
+            collection = self.catalogue.there(indexing.collection)
             contract.check_embedding(collection, tenant_id, self.embedding_model)
             self._keep_contract(collection, indexing)
             return self.store_over(collection, tenant_id)

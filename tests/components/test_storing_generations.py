@@ -203,6 +203,18 @@ def test_a_switch_that_is_interrupted_loses_nothing(
     assert collections(stores, place) == set()
 
 
+def test_a_dropped_tenant_leaves_no_generation(place: Place) -> None:
+    """A batch of a reindex that goes on after the tenant was dropped makes no collection."""
+    stores = place.open()
+    write(stores, document("d", "some text"))
+    generation = Generation.begin(stores, "acme")
+    whole = generation.documents(generation.outstanding())
+    stores.drop("acme")
+    with pytest.raises(UnknownTenantError), generation.indexing("ingest", {}):
+        write(stores, *whole)
+    assert collections(stores, place) == set()
+
+
 def test_a_writer_of_another_pipeline_does_not_undo_a_switch(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:

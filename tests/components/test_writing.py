@@ -109,7 +109,7 @@ def test_replacing_leaves_no_gap(stores: TenantDocumentStores) -> None:
 
     with paced_by(Watcher()):
         writer.run(documents=split("d", "new 1", "new 2", accepted_at=2.0), tenant_id="acme")
-    assert len(seen) == 2
+    assert len(seen) == 3
     assert all({"old 1", "old 2", "old 3"} <= texts or {"new 1", "new 2"} <= texts for texts in seen)
     assert contents(stores) == {"new 1", "new 2"}
 
@@ -145,6 +145,32 @@ def test_what_another_process_finished_stays(
         writer.run(split("d", *texts, accepted_at=1.0, fingerprint="f"), "acme")
     assert contents(stores) == {*texts}
     assert stores.get("acme").document_states(["d"])["d"].complete
+
+
+def test_a_cancelled_job_makes_no_collection(stores: TenantDocumentStores) -> None:
+    """A job that is cancelled before its first write, as by a deletion of the tenant, leaves nothing."""
+
+    class Cancelled(Unpaced):
+        def pause(self) -> None:
+            raise WorkCancelled
+
+    with pytest.raises(WorkCancelled), paced_by(Cancelled()):
+        TenantDocumentWriter(stores).run(split("d", "one"), "acme")
+    with pytest.raises(UnknownTenantError):
+        stores.get("acme")
+
+
+def test_fragments_go_when_the_text_before_is_sent_again(stores: TenantDocumentStores) -> None:
+    """A version that never was finished does not hide the whole one before, and goes when that is accepted again."""
+    writer = TenantDocumentWriter(stores)
+    old = split("d", "old", accepted_at=1.0, fingerprint="v1")
+    writer.run(old, "acme")
+    with pytest.raises(KeyboardInterrupt), paced_by(Ending(KeyboardInterrupt())):
+        writer.run(split("d", "new 1", "new 2", "new 3", accepted_at=2.0, fingerprint="v2"), "acme")
+    state = stores.get("acme").document_states(["d"])["d"]
+    assert (state.fingerprint, state.complete, state.alone) == ("v1", True, False)
+    writer.run(split("d", "old", accepted_at=3.0, fingerprint="v1"), "acme")
+    assert contents(stores) == {"old"}
 
 
 def test_equal_texts_in_different_places_are_different_chunks() -> None:
