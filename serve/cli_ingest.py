@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
+from rich.text import Text
 
 from serve.terminal import NamedTenant, Tenant, err, out, plain_errors, quiet_settings
 
@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 _NAMED_JOBS = 5
+_NAMED_KINDS = 10
+_PLURALS = {
+    "file without an ending": "files without an ending",
+    "link out of the folder": "links out of the folder",
+}
 
 _Paths = Annotated[
     list[str], typer.Argument(help="Files, folders, and patterns in quotes such as 'docs/**/*.md'.")
@@ -38,7 +43,7 @@ def ingest(paths: _Paths, tenant: Tenant = "default", pipeline: _Pipeline = None
 
         settings = quiet_settings()
         found = find_files(paths)
-        _say_what_was_left_out(found)
+        say_what_was_left_out(found)
         refused = [Remark(_printable(file.path), "failed", file.reason) for file in found.refused]
         if not found.files:
             show_remarks(err, refused)
@@ -155,7 +160,26 @@ def _printable(path: Path) -> str:
     return os.fsencode(path).decode("utf-8", "replace")
 
 
-def _say_what_was_left_out(found: "FoundFiles") -> None:
-    if found.left_out:
-        counts = ", ".join(f"{count} {what}" for what, count in sorted(found.left_out.items()))
-        err.print(f"left out below folders: {escape(counts)}", style="dim", highlight=False, soft_wrap=True)
+def say_what_was_left_out(found: "FoundFiles") -> None:
+    """
+    Say of the files below folders that are not sent how many of which kind there are.
+
+    :param found: the files.
+    """
+    if not (total := found.left_out.total()):
+        return
+    kinds = found.left_out.most_common(_NAMED_KINDS)
+    others = total - sum(count for _, count in kinds)
+    counts = [_counted(count, kind) for kind, count in kinds] + ([f"{others} others"] if others else [])
+    few = found.left_out_first if total <= len(found.left_out_first) else []
+    names = f" ({', '.join(_printable(path) for path in few)})" if few else ""
+    err.print(
+        Text(f"left out below folders: {', '.join(counts)}{names}"),
+        style="dim",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _counted(count: int, kind: str) -> str:
+    return f"{count} {kind if count == 1 else _PLURALS.get(kind, f'{kind}s')}"

@@ -16,6 +16,8 @@ SUFFIXES = frozenset(suffix for kind in KINDS.values() for suffix in kind.suffix
 
 # Without attributes at its end, as in `# Testing { #testing }`.
 _HEADING = re.compile(r"^#[ \t]+(\S.*?)[ \t]*(?:\{[^{}\n]*\})?[ \t]*$", re.MULTILINE)
+# Of what is left out, so many are named.
+FEW = 5
 _TITLE_BYTES = 64 * 1024
 _TITLE_CHARS = 256
 
@@ -44,6 +46,19 @@ class FoundFiles:
     files: list[SourceFile] = field(default_factory=list)
     refused: list[RefusedFile] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
+    left_out_first: list[Path] = field(default_factory=list)
+    """The first few of those left out."""
+
+    def leave_out(self, path: Path, reason: str) -> None:
+        """
+        Count what is left out.
+
+        :param path: the file or folder.
+        :param reason: what it is, in the singular.
+        """
+        self.left_out[reason] += 1
+        if len(self.left_out_first) < FEW:
+            self.left_out_first.append(path)
 
 
 def find_files(paths: Iterable[str | Path]) -> FoundFiles:
@@ -125,14 +140,14 @@ def _below(root: Path, found: FoundFiles) -> Iterator[Path]:
     for folder, folders, names in os.walk(root, onerror=unreadable):
         for name in folders:
             if name.startswith("."):
-                found.left_out["hidden folders"] += 1
+                found.leave_out(Path(folder, name), "hidden folder")
             elif os.path.islink(os.path.join(folder, name)):
-                found.left_out["linked folders"] += 1
+                found.leave_out(Path(folder, name), "linked folder")
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             path = Path(folder, name)
             if reason := _unwanted(path, root):
-                found.left_out[reason] += 1
+                found.leave_out(path, reason)
             else:
                 yield path
 
@@ -140,12 +155,12 @@ def _below(root: Path, found: FoundFiles) -> Iterator[Path]:
 def _unwanted(path: Path, root: Path) -> str:
     """Say what kind of file below a folder is left out; empty for one that is not."""
     if path.name.startswith("."):
-        return "hidden files"
+        return "hidden file"
     if path.suffix.lower() not in SUFFIXES:
-        return f"{path.suffix.lower()} files" if path.suffix else "files without an ending"
+        return f"{path.suffix.lower()} file" if path.suffix else "file without an ending"
     if path.is_symlink() and not path.resolve().is_relative_to(root):
-        return "links out of the folder"
-    return "" if path.is_file() else "broken links and special files"
+        return "link out of the folder"
+    return "" if path.is_file() else "broken or special file"
 
 
 def _fitting(pattern: Path) -> list[Path]:

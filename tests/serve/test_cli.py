@@ -76,7 +76,7 @@ def test_ingest_then_ask(tmp_path: Path) -> None:
     (docs / "picture.png").write_bytes(b"\x89PNG")
     ingested = thresher("ingest", "docs", "-t", "acme", folder=tmp_path)
     assert ingested.stdout.startswith("4 documents: 3 indexed, 1 skipped; 3 chunks for tenant 'acme' in ")
-    assert "left out below folders: 1 .png files" in ingested.stderr
+    assert "left out below folders: 1 .png file (" in ingested.stderr
     assert re.search(r"docs/empty.md .* skipped ", ingested.stderr)
     assert ingested.returncode == 0
     asked = thresher(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from serve.cli_ingest import say_what_was_left_out
 from serve.sources import FoundFiles, find_files, title_of
 
 
@@ -48,10 +49,10 @@ def test_what_a_folder_leaves_out_is_counted(here: Path) -> None:
     found = find_files(["docs"])
     assert names(found) == ["docs/a.md", "docs/sub/B.PDF", "docs/sub/c.txt"]
     assert found.left_out == {
-        "hidden files": 1,
-        "hidden folders": 1,
-        ".png files": 2,
-        "files without an ending": 1,
+        "hidden file": 1,
+        "hidden folder": 1,
+        ".png file": 2,
+        "file without an ending": 1,
     }
     assert found.refused == []
 
@@ -69,9 +70,9 @@ def test_links_are_not_followed_out_of_a_folder(here: Path) -> None:
     found = find_files(["docs"])
     assert names(found) == ["docs/a.md", "docs/inside.md"]
     assert found.left_out == {
-        "links out of the folder": 1,
-        "linked folders": 2,
-        "broken links and special files": 2,
+        "link out of the folder": 1,
+        "linked folder": 2,
+        "broken or special file": 2,
     }
     assert names(find_files(["docs/**/*.md"])) == ["docs/a.md", "docs/inside.md"]
     assert names(find_files(["docs/outside.md"])) == ["docs/outside.md"]  # named, so it is meant
@@ -117,3 +118,17 @@ def test_what_is_named_and_cannot_be_sent_is_refused(here: Path, name: str | byt
 def test_a_file_is_titled_by_its_first_heading(name: str, text: str, title: str) -> None:
     """Markdown has its first heading as title, without attributes and not endless; other files have their name."""
     assert title_of(Path("docs") / name, text.encode()) == title
+
+
+def test_what_is_left_out_is_said_briefly(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of what is left out a few are named, and of many the most frequent kinds are counted."""
+    write(here / "docs" / "a.png", here / "docs" / "Makefile")
+    say_what_was_left_out(find_files(["docs"]))
+    said = capsys.readouterr().err
+    assert "1 .png file, 1 file without an ending" in said or "1 file without an ending, 1 .png file" in said
+    assert str(here / "docs" / "a.png") in said
+    write(*(here / "docs" / f"{number}.x{number}" for number in range(12)), here / "docs" / "b.png")
+    say_what_was_left_out(find_files(["docs"]))
+    said = capsys.readouterr().err
+    assert said.startswith("left out below folders: 2 .png files, ")
+    assert said.endswith(", 4 others\n")
