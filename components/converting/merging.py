@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator
+from pathlib import PurePosixPath
 from typing import Any
 
 from haystack import Document, component
@@ -9,6 +10,7 @@ from haystack.dataclasses import ByteStream
 
 from components.converting.errors import EmptySourceError, SourceError
 from components.converting.kinds import KINDS
+from components.converting.outlines import Outline
 from components.converting.routing import NOTE_META
 
 KIND_META = "_kind"
@@ -27,6 +29,11 @@ _EMPTY = {
 }
 
 
+# Kinds whose first heading is what the document calls itself; that of a workbook is the name of a sheet.
+_TITLED = {"markdown", "html", "docx", "pptx"}
+_TITLE_CHARS = 20_000
+
+
 @component
 class SourceMerger:
     """
@@ -34,7 +41,8 @@ class SourceMerger:
 
     Converters may make several documents of one file, such as one of each sheet: they are joined by page breaks.
     Some skip a file that they can't read and only log that: here every source must have given text. A document gets its
-    source's metadata and nothing of the converter's. Texts that came without a file pass through.
+    source's metadata and nothing of the converter's; one without a title is called by its first heading, else by its
+    file's name. Texts that came without a file pass through.
 
     There is an input for each kind of file besides `sources` and `documents`, and each may be left unconnected.
 
@@ -100,7 +108,13 @@ class SourceMerger:
             raise EmptySourceError(_EMPTY.get(kind, "there is no text in it"))
         note = "; ".join(dict.fromkeys(_notes(kind, text, (part for _, part in parts))))
         meta = {**source.meta, KIND_META: kind}
+        meta["title"] = meta.get("title") or _title(kind, text, meta.get("source") or "")
         return Document(id=meta["document_id"], content=text, meta=meta), note
+
+
+def _title(kind: str, text: str, name: str) -> str:
+    heading = Outline(text[:_TITLE_CHARS], hashes=True).title if kind in _TITLED else ""
+    return heading or PurePosixPath(name).name
 
 
 def _notes(kind: str, text: str, parts: Iterable[Document]) -> Iterator[str]:

@@ -61,6 +61,11 @@ class Outline:
         """How many pages there are; 1 when there is no page break."""
         return len(self._breaks) + 1
 
+    @property
+    def title(self) -> str:
+        """What the first heading of level 1 says; empty when there is none."""
+        return next((heading.title for heading in self._headings if heading.level == 1), "")
+
     def page(self, offset: int) -> int:
         """
         Give the page of a place.

@@ -27,6 +27,24 @@ def test_a_source_gives_one_document_with_its_own_metadata() -> None:
     assert outputs["notes"] == {}
 
 
+@pytest.mark.parametrize(
+    ("kind", "text", "title"),
+    [
+        ("markdown", "Draft.\n\n## Part\n\n# The `handbook`\n\n# Later", "The handbook"),
+        ("html", "# Hours\n\nNine to five.", "Hours"),
+        ("markdown", "## Part\n\nText.", "b.md"),
+        ("text", "# A comment", "b.md"),
+        ("xlsx", "# Sheet1\n\na, b", "b.md"),
+    ],
+)
+def test_a_file_without_a_title_gets_one(kind: str, text: str, title: str) -> None:
+    """It is called by its first heading of level 1, else by its name; a title that was given stays."""
+    for given, expected in (("", title), ("Given", "Given")):
+        source = ByteStream(b"...", {"document_id": "a", "title": given, "source": "folder/b.md"})
+        [document] = SourceMerger(100).run(sources=[source], **{kind: [part(text)]})["documents"]
+        assert document.meta["title"] == expected
+
+
 def test_ligatures_become_letters() -> None:
     """A word is found however a PDF printed it."""
     [document] = SourceMerger(100).run(sources=[SOURCE], pdf=[part("speciﬁcation of oﬃces")])["documents"]
