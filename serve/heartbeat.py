@@ -5,6 +5,7 @@ import logging
 import os
 import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 
 log = logging.getLogger("thresher.worker")
@@ -12,6 +13,8 @@ log = logging.getLogger("thresher.worker")
 BEAT_SECONDS = 5.0
 # After so long without a beat the worker hangs or is dead.
 STALE_SECONDS = 60.0
+# Machines that share the folder may differ in their clocks; a living worker would write its file again.
+FORGET_SECONDS = 3_600.0
 
 
 class Heartbeat:
@@ -21,6 +24,7 @@ class Heartbeat:
     Usage example:
     ```python
     heartbeat = Heartbeat(Path("data"))
+    heartbeat.begin()
     heartbeat.beat("ok")
     print(living_workers(Path("data")))
     heartbeat.end()
@@ -33,6 +37,13 @@ class Heartbeat:
         """
         self._path = _folder(data_dir) / f"{socket.gethostname()}-{os.getpid()}.json"
         self._complained = False
+
+    def begin(self) -> None:
+        """Take away the files of workers that were killed: whoever is silent for so long does not come back."""
+        for path in self._path.parent.glob("*"):
+            with suppress(OSError):  # another worker was quicker
+                if time.time() - path.stat().st_mtime > FORGET_SECONDS:
+                    path.unlink()
 
     def beat(self, state: str) -> None:
         """

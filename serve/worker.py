@@ -100,6 +100,7 @@ class Worker:
             return
 
     async def _beat(self) -> None:
+        self._heartbeat.begin()
         try:
             while not self._stop.is_set():
                 self._heartbeat.beat(await self._state())

@@ -1,5 +1,6 @@
 """Service, workers, Redis and Chroma as processes of their own, which are stopped, killed and started again."""
 
+import os
 import subprocess
 import sys
 import time
@@ -10,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from serve.heartbeat import living_workers
+from serve.heartbeat import Heartbeat, living_workers
 from serve.worker import Worker, WorkerNotNeededError
 from settings import Settings
 from tests.cluster import ROOT, Cluster, running_cluster
@@ -158,6 +159,18 @@ def test_one_machine_needs_no_worker(tmp_path: Path) -> None:
     """Without Redis a worker has nothing to take jobs from, and says what to do."""
     with pytest.raises(WorkerNotNeededError, match="`thresher serve` works on the jobs itself"):
         Worker(Settings.load(data_dir=tmp_path, llm_provider="extractive", redis_url=None))
+
+
+def test_files_of_killed_workers_are_taken_away(tmp_path: Path) -> None:
+    """A worker that starts removes what workers killed long ago have left, and leaves the living alone."""
+    folder = tmp_path / "workers"
+    folder.mkdir()
+    for name, age in (("host-1.json", 7_200), ("host-2.partial", 7_200), ("host-3.json", 30)):
+        (folder / name).write_text("{}")
+        os.utime(folder / name, (time.time() - age,) * 2)
+    Heartbeat(tmp_path).begin()
+    assert [path.name for path in folder.iterdir()] == ["host-3.json"]
+    Heartbeat(tmp_path / "new").begin()
 
 
 def test_no_worker_is_found_where_none_runs(tmp_path: Path) -> None:
