@@ -33,7 +33,7 @@ async def read_body(request: Request, model: type[M]) -> M:
         raise request_error(error, "body", model) from None
 
 
-def request_error(error: ValidationError, place: str, kind: Any = Any) -> RequestValidationError:
+def request_error(error: ValidationError, place: str, kind: Any) -> RequestValidationError:
     """
     Say where in the request a wrong value is.
 

@@ -145,6 +145,7 @@ _MESSAGES = {
     "string_type": "must be a text",
     "int_type": "must be a whole number",
     "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
     "list_type": "must be a list",
     "dict_type": "must be an object",
     "enum": "must be {expected}",
@@ -323,7 +324,9 @@ def _message(fault: dict[str, Any]) -> str:
 
 
 def _field(place: Sequence[Any]) -> str:
-    # Where the JSON breaks off is in the message.
-    if len(place) == 2 and place[0] == "body" and isinstance(place[1], int):
+    # Only what comes first names a part of the request: a field may be called "query" too.
+    parts = place[1:] if place and place[0] in ("body", "query", "path", "header") else place
+    if len(parts) == 1 and isinstance(parts[0], int):
+        # Where the JSON of a body breaks off; the message says it.
         return ""
-    return ".".join(str(part) for part in place if part not in ("body", "query", "path", "header"))
+    return ".".join(str(part) for part in parts)

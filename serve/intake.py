@@ -107,7 +107,7 @@ def _described(metadata: str) -> dict[str, DocumentFields]:
     try:
         described = FileFields.validate_json(metadata)
     except ValidationError as error:
-        raise request_error(error, "metadata") from None
+        raise request_error(error, "metadata", dict[str, DocumentFields]) from None
     return {id_of_file(name): fields for name, fields in described.items()}
 
 

@@ -88,6 +88,7 @@ def test_the_pipeline_in_the_url_wins(client: httpx.Client, path: str, sent: dic
             "documents.0.id: has more than 512 characters",
         ),
         ("/query/", {"q": "x", "k": 0}, "k: must be at least 1"),
+        ("/crag/run", {}, "query: is missing"),
     ],
 )
 def test_a_wrong_body_is_told_in_plain_words(
@@ -103,6 +104,11 @@ def test_a_wrong_body_is_told_in_plain_words(
     ("form", "field", "part"),
     [
         ({"files": FILE, "data": {"metadata": "{"}}, "metadata", "is not valid JSON"),
+        (
+            {"files": FILE, "data": {"metadata": '{"a.md": {"titel": "t"}}'}},
+            "metadata.a.md.titel",
+            "is unknown; there are id, title, meta",
+        ),
         ({"files": [("files", (None, b"policy.md"))]}, "files", "files=@policy.md"),
     ],
 )
