@@ -7,8 +7,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from serve import cli_documents, cli_ingest, cli_jobs, cli_models, cli_worker
-from serve.terminal import AsJson, Tenant, err, leave, out, plain_errors, print_json, quiet_settings
+from serve.commands import documents, ingest, jobs, models, worker
+from serve.commands.terminal import AsJson, Tenant, err, leave, out, plain_errors, print_json, quiet_settings
 from settings import Settings
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def serve(
         server.run(build_app(service), bound, service.lock)
 
 
-app.command()(cli_worker.worker)
+app.command()(worker.worker)
 
 
 @app.command()
@@ -69,7 +69,7 @@ def ask(
 ) -> None:
     """Ask a question; for example `thresher ask "What is a mode?" --mode crag --tenant demo`."""
     with plain_errors():
-        from serve.client import Client
+        from serve.commands.client import Client
 
         settings = quiet_settings()
         if not question.strip():
@@ -80,15 +80,15 @@ def ask(
             print_json(answer)
             return
         from modes.results import QueryResult
-        from serve.display import show_result
+        from serve.commands.display import show_result
 
         show_result(out, QueryResult.model_validate(answer))
 
 
-app.command()(cli_ingest.ingest)
-app.command()(cli_ingest.reindex)
-app.add_typer(cli_jobs.app, name="jobs")
-app.add_typer(cli_documents.app, name="documents")
+app.command()(ingest.ingest)
+app.command()(ingest.reindex)
+app.add_typer(jobs.app, name="jobs")
+app.add_typer(documents.app, name="documents")
 
 
 @app.command()
@@ -135,13 +135,13 @@ def demo(
 ) -> None:
     """Ingest Thresher's own documentation, and ask a few questions in every mode."""
     with plain_errors():
-        from serve.demo import run_demo
+        from serve.commands.demo import run_demo
 
         settings = quiet_settings()
         run_demo(settings, out, docs, tenant)
 
 
-app.add_typer(cli_models.app, name="models")
+app.add_typer(models.app, name="models")
 
 
 def main() -> None:

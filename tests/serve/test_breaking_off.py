@@ -3,8 +3,8 @@
 import pytest
 import typer
 
-from serve.cli_ingest import shown_following
-from serve.client import Client
+from serve.commands.client import Client
+from serve.commands.ingest import shown_following
 from settings import Settings
 
 JOB = {"status": "running", "documents_ok": 0, "documents_skipped": 0, "documents_failed": 0, "chunks_ok": 0}

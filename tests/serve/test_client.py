@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from serve.client import Client, ServiceError, job_id_of
+from serve.commands.client import Client, ServiceError, job_id_of
+from serve.commands.sending import Following, Sending, Tally
+from serve.commands.sources import SourceFile
 from serve.locking import DataDirLock
-from serve.sending import Following, Sending, Tally
-from serve.sources import SourceFile
 from settings import Settings
 
 JOB = {"status": "done", "error": None, "documents_skipped": 0, "documents_failed": 0, "chunks_ok": 1}

@@ -7,7 +7,7 @@ from haystack import Document
 from rich.console import Console
 
 from modes.results import Citation, QueryResult, RetrievedDocument
-from serve.display import show_result
+from serve.commands.display import show_result
 
 QUOTE = {
     "index": 1,

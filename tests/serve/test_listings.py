@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from serve.listings import show_documents, show_jobs
+from serve.commands.listings import show_documents, show_jobs
 
 JOB = {
     "job_id": "0f8fad5bd9cb469fa16570867728950e",

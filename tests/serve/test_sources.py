@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from serve.cli_ingest import say_what_was_left_out
-from serve.sources import FoundFiles, find_files, title_of
+from serve.commands.ingest import say_what_was_left_out
+from serve.commands.sources import FoundFiles, find_files, title_of
 
 
 @pytest.fixture

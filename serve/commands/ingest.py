@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from serve.terminal import NamedTenant, Tenant, err, out, plain_errors, quiet_settings
+from serve.commands.terminal import NamedTenant, Tenant, err, out, plain_errors, quiet_settings
 
 if TYPE_CHECKING:
-    from serve.client import Client
-    from serve.sending import Following, Tally
-    from serve.sources import FoundFiles
+    from serve.commands.client import Client
+    from serve.commands.sending import Following, Tally
+    from serve.commands.sources import FoundFiles
 
 INTERRUPTED = 130
 _NAMED_JOBS = 5
@@ -36,10 +36,10 @@ _Pipeline = Annotated[
 def ingest(paths: _Paths, tenant: Tenant = "default", pipeline: _Pipeline = None) -> None:
     """Ingest files of any kind that is read (docs/ingestion.md); one ingested again replaces what it was."""
     with plain_errors():
-        from serve.client import Client
-        from serve.listings import show_remarks, summary
-        from serve.sending import Remark, Sending
-        from serve.sources import find_files
+        from serve.commands.client import Client
+        from serve.commands.listings import show_remarks, summary
+        from serve.commands.sending import Remark, Sending
+        from serve.commands.sources import find_files
 
         settings = quiet_settings()
         found = find_files(paths)
@@ -65,7 +65,7 @@ def ingest(paths: _Paths, tenant: Tenant = "default", pipeline: _Pipeline = None
 def reindex(tenant: NamedTenant) -> None:
     """Build a tenant's index anew beside the old one, for another embedding model or splitter, and switch to it."""
     with plain_errors():
-        from serve.client import Client
+        from serve.commands.client import Client
 
         with Client(quiet_settings(), works=True) as client:
             follow_job(client, client.reindex(tenant), "reindexing")
@@ -79,7 +79,7 @@ def follow_job(client: "Client", job: dict[str, Any], what: str) -> None:
     :param job: the job.
     :param what: what is being done.
     """
-    from serve.listings import show_remarks, summary
+    from serve.commands.listings import show_remarks, summary
 
     begin = time.perf_counter()
     tenant = job["tenant_id"]
@@ -113,8 +113,8 @@ def shown_following(client: "Client", what: str, tenant: str, total: int) -> Ite
     :param total: documents there will be.
     :returns: follows the jobs that it is given.
     """
-    from serve.listings import tally_bar
-    from serve.sending import Following
+    from serve.commands.listings import tally_bar
+    from serve.commands.sending import Following
 
     following = None
     try:

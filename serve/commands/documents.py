@@ -7,7 +7,16 @@ import typer
 from rich.markup import escape
 from rich.text import Text
 
-from serve.terminal import AsJson, NamedTenant, Tenant, err, out, plain_errors, print_json, quiet_settings
+from serve.commands.terminal import (
+    AsJson,
+    NamedTenant,
+    Tenant,
+    err,
+    out,
+    plain_errors,
+    print_json,
+    quiet_settings,
+)
 
 app = typer.Typer(help="List documents; show and delete them.", invoke_without_command=True)
 
@@ -25,8 +34,8 @@ def documents(
     if context.invoked_subcommand is not None:
         return
     with plain_errors():
-        from serve.client import Client
-        from serve.listings import show_documents
+        from serve.commands.client import Client
+        from serve.commands.listings import show_documents
 
         with Client(quiet_settings()) as client:
             there = list(islice(client.documents(tenant), limit + 1))
@@ -42,8 +51,8 @@ def documents(
 def show(document: _DocumentID, tenant: Tenant = "default", as_json: AsJson = False) -> None:
     """Show a document and its chunks."""
     with plain_errors():
-        from serve.client import Client
-        from serve.listings import show_document
+        from serve.commands.client import Client
+        from serve.commands.listings import show_document
 
         with Client(quiet_settings()) as client:
             found = client.document(tenant, document)
@@ -60,7 +69,7 @@ def delete(
 ) -> None:
     """Delete documents; one that can't be deleted does not keep the others."""
     with plain_errors():
-        from serve.client import Client, ServiceError
+        from serve.commands.client import Client, ServiceError
 
         failed = False
         with Client(quiet_settings()) as client:
@@ -85,7 +94,7 @@ def drop_tenant(
 ) -> None:
     """Delete a tenant with all its documents; asks first."""
     with plain_errors():
-        from serve.client import Client
+        from serve.commands.client import Client
 
         if not yes:
             typer.confirm(f"Delete every document of tenant '{tenant}'?", abort=True)

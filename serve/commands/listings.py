@@ -11,8 +11,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from serve.client import Json
-from serve.sending import Remark, Report, Tally
+from serve.commands.client import Json
+from serve.commands.sending import Remark, Report, Tally
 
 _CHUNK_CHARS = 160
 _ANY_WIDTH = 100_000

@@ -261,7 +261,7 @@ class Client:
 
     def _start(self) -> str:
         # Not before it is needed: it loads all that makes a service.
-        from serve.local import LocalService
+        from serve.commands.local import LocalService
 
         service = LocalService(self.settings, self._works)
         self._open.callback(service.close)

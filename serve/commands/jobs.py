@@ -5,11 +5,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from serve.cli_ingest import follow_job
-from serve.terminal import AsJson, Tenant, checked_tenant, err, out, plain_errors, print_json, quiet_settings
+from serve.commands.ingest import follow_job
+from serve.commands.terminal import (
+    AsJson,
+    Tenant,
+    checked_tenant,
+    err,
+    out,
+    plain_errors,
+    print_json,
+    quiet_settings,
+)
 
 if TYPE_CHECKING:
-    from serve.client import Client, Json
+    from serve.commands.client import Client, Json
 
 app = typer.Typer(
     help="List ingestion jobs; show, follow, cancel and retry one.", invoke_without_command=True
@@ -38,8 +47,8 @@ def jobs(
     if context.invoked_subcommand is not None:
         return
     with plain_errors():
-        from serve.client import Client
-        from serve.listings import show_jobs
+        from serve.commands.client import Client
+        from serve.commands.listings import show_jobs
 
         with Client(quiet_settings()) as client:
             there = list(islice(client.jobs(tenant, status), limit + 1))
@@ -55,8 +64,8 @@ def jobs(
 def show(job: _JobID, tenant: _Owner = None, as_json: AsJson = False) -> None:
     """Show a job and what became of its documents."""
     with plain_errors():
-        from serve.client import Client
-        from serve.listings import show_job
+        from serve.commands.client import Client
+        from serve.commands.listings import show_job
 
         with Client(quiet_settings()) as client:
             found = _job(client, job, tenant)
@@ -70,7 +79,7 @@ def show(job: _JobID, tenant: _Owner = None, as_json: AsJson = False) -> None:
 def watch(job: _JobID, tenant: _Owner = None) -> None:
     """Follow a job to its end; works on it where no service runs."""
     with plain_errors():
-        from serve.client import Client
+        from serve.commands.client import Client
 
         with Client(quiet_settings(), works=True) as client:
             follow_job(client, _job(client, job, tenant), "working")
@@ -80,7 +89,7 @@ def watch(job: _JobID, tenant: _Owner = None) -> None:
 def cancel(job: _JobID, tenant: _Owner = None) -> None:
     """Cancel a job; what it has indexed stays."""
     with plain_errors():
-        from serve.client import Client
+        from serve.commands.client import Client
 
         with Client(quiet_settings()) as client:
             _job(client, job, tenant)
@@ -95,7 +104,7 @@ def cancel(job: _JobID, tenant: _Owner = None) -> None:
 def retry(job: _JobID, tenant: _Owner = None) -> None:
     """Run what failed in a job again, and follow it."""
     with plain_errors():
-        from serve.client import Client
+        from serve.commands.client import Client
 
         with Client(quiet_settings(), works=True) as client:
             _job(client, job, tenant)

@@ -8,11 +8,11 @@ from rich.rule import Rule
 from rich.table import Table
 
 from modes.results import QueryResult
-from serve.client import Client, ServiceError
-from serve.display import show_result
-from serve.listings import show_remarks, summary
-from serve.sending import Following, Sending
-from serve.sources import SourceFile, find_files
+from serve.commands.client import Client, ServiceError
+from serve.commands.display import show_result
+from serve.commands.listings import show_remarks, summary
+from serve.commands.sending import Following, Sending
+from serve.commands.sources import SourceFile, find_files
 from settings import PROJECT_ROOT, Settings
 
 QUESTIONS = (

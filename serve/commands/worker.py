@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from serve.terminal import err, out, plain_errors
+from serve.commands.terminal import err, out, plain_errors
 from settings import Settings
 
 

@@ -6,9 +6,9 @@ import time
 
 from serve import server
 from serve.app import build_app
+from serve.commands.terminal import quiet_level
 from serve.service import Service
 from serve.telemetry import configure_logging
-from serve.terminal import quiet_level
 from settings import Settings
 
 _START_SECONDS = 0.01

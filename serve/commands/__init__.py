@@ -1,0 +1,1 @@
+"""The commands of `thresher`; each talks to the service that has the data, or becomes it."""
