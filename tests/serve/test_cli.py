@@ -33,7 +33,14 @@ def start(*words: str, folder: Path, **variables: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", "from serve.cli import main; main()", *words]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **without_llm(folder), **variables}
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=folder, env=environment, stdout=pipe, stderr=pipe, text=True)
+    return subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=pipe, stderr=pipe, text=True, preexec_fn=_hear_ctrl_c
+    )
+
+
+def _hear_ctrl_c() -> None:
+    # A shell that runs the tests in the background has its children ignore it.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def invoke(*words: str, folder: Path, **variables: str) -> Result:
