@@ -17,15 +17,6 @@ _REPEAT_SECONDS = 60.0
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
-def current_request_id() -> str | None:
-    """
-    Tell which request is being worked on.
-
-    :returns: its id, or None outside a request.
-    """
-    return _request_id.get()
-
-
 @contextmanager
 def bound_request_id(request_id: str | None) -> Iterator[None]:
     """

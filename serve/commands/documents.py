@@ -1,6 +1,5 @@
 """The command `thresher documents`."""
 
-from itertools import islice
 from typing import Annotated
 
 import typer
@@ -12,9 +11,11 @@ from serve.commands.terminal import (
     NamedTenant,
     Tenant,
     err,
+    first_of,
     out,
     plain_errors,
     print_json,
+    print_list,
     quiet_settings,
 )
 
@@ -38,13 +39,8 @@ def documents(
         from serve.commands.listings import show_documents
 
         with Client(quiet_settings()) as client:
-            there = list(islice(client.documents(tenant), limit + 1))
-        if as_json:
-            print_json(there[:limit])
-            return
-        show_documents(out, there[:limit])
-        if len(there) > limit:
-            err.print(f"there are more: --limit {2 * limit} shows some")
+            found = first_of(client.documents(tenant), limit)
+        print_list(found, limit, as_json, show_documents)
 
 
 @app.command()

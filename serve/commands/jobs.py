@@ -1,6 +1,5 @@
 """The command `thresher jobs`."""
 
-from itertools import islice
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,10 +9,11 @@ from serve.commands.terminal import (
     AsJson,
     Tenant,
     checked_tenant,
-    err,
+    first_of,
     out,
     plain_errors,
     print_json,
+    print_list,
     quiet_settings,
 )
 
@@ -51,13 +51,8 @@ def jobs(
         from serve.commands.listings import show_jobs
 
         with Client(quiet_settings()) as client:
-            there = list(islice(client.jobs(tenant, status), limit + 1))
-        if as_json:
-            print_json(there[:limit])
-            return
-        show_jobs(out, there[:limit])
-        if len(there) > limit:
-            err.print(f"there are more: --limit {2 * limit} shows some")
+            found = first_of(client.jobs(tenant, status), limit)
+        print_list(found, limit, as_json, show_jobs)
 
 
 @app.command()

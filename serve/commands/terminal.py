@@ -2,8 +2,9 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -91,6 +92,38 @@ def print_json(value: Any) -> None:
     import json
 
     sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
+def first_of(items: Iterable[Any], limit: int) -> tuple[list[Any], bool]:
+    """
+    Take the beginning of a list that may go on.
+
+    :param items: the list; no more of it is asked for than needed.
+    :param limit: how many to take.
+    :returns: so many of them, and whether there are more.
+    """
+    there = list(islice(items, limit + 1))
+    return there[:limit], len(there) > limit
+
+
+def print_list(
+    found: tuple[list[Any], bool], limit: int, as_json: bool, show: Callable[[Console, list[Any]], None]
+) -> None:
+    """
+    Print the beginning of a list.
+
+    :param found: what `first_of` gave.
+    :param limit: how many were asked for.
+    :param as_json: whether for a program.
+    :param show: prints it for people.
+    """
+    items, more = found
+    if as_json:
+        print_json(items)
+        return
+    show(out, items)
+    if more:
+        err.print(f"there are more: --limit {2 * limit} shows some")
 
 
 def leave(status: int) -> NoReturn:
