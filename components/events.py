@@ -1,8 +1,9 @@
-"""What happens inside a run, told to whoever listens: tokens, model calls, stage times.
+"""What happens inside a run, told to whoever listens: searches, grades, tokens, model calls, stage times.
 
 The sink is a context variable, so that it reaches components inside stages without passing through sockets.
 """
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -18,11 +19,26 @@ def emit(kind: str, **data: Any) -> None:
     """
     Tell the listener of this run, if there is one.
 
-    :param kind: `token` (`text`), `llm_call` (`model`, `usage`, `seconds`) or `stage` (`name`, `seconds`).
+    :param kind: `retrieval` (`query`, `documents`), `grades` (`grades`), `rephrased` (`query`), `standalone_question`
+        (`query`), `token` (`text`), `llm_call` (`model`, `usage`, `finish_reason`, `seconds`), `stage_started`
+        (`name`), `stage` (`name`, `seconds`), `component_started` (`name`) or `component_ended` (`name`).
     :param data: what there is to tell.
     """
     if (sink := _sink.get()) is not None:
         sink(kind, data)
+
+
+@contextmanager
+def stage(name: str) -> Iterator[None]:
+    """
+    Tell when a stage begins, and how long it took when it ends well.
+
+    :param name: the stage's name.
+    """
+    begin = time.perf_counter()
+    emit("stage_started", name=name)
+    yield
+    emit("stage", name=name, seconds=time.perf_counter() - begin)
 
 
 def wants_tokens() -> bool:

@@ -162,4 +162,11 @@ class ModelChatGenerator:
 
 def _tell(reply: ChatMessage, started: float) -> None:
     seconds = time.perf_counter() - started
-    emit("llm_call", model=reply.meta.get("model"), usage=reply.meta.get("usage"), seconds=seconds)
+    meta = reply.meta
+    emit(
+        "llm_call",
+        model=meta.get("model"),
+        usage=meta.get("usage") or {},
+        finish_reason=meta.get("finish_reason"),
+        seconds=seconds,
+    )

@@ -10,6 +10,7 @@ from typing import Any
 from haystack import Document, component
 
 from components.embedding import OnnxEmbeddingModel
+from components.events import emit
 from components.evidence import Evidence, EvidenceReader, Passage
 from components.terms import TermWeights
 
@@ -77,6 +78,7 @@ def grade_documents(
         for document, score, label in zip(documents, scores, labels, strict=True)
     ]
     kept = [document for document, grade in zip(documents, grades, strict=True) if grade["kept"]]
+    emit("grades", grades=grades)
     return {"documents": kept, "grades": grades}
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from haystack import component
 from haystack.dataclasses import ChatMessage
 
+from components.events import emit
 from components.models.errors import UnknownModelError
 from components.terms import TermWeights, words
 
@@ -72,14 +73,14 @@ class QueryRephraser:
         :raises UnknownModelError: If there is no such model.
         """
         if self.chat_generator is None:
-            return {"query": self._telling_words(query)}
+            return _told(self._telling_words(query))
         try:
             result = self.chat_generator.run(_prompt(query), generation_kwargs=_options(model))
         except UnknownModelError:
             raise
         except Exception as fault:
-            return {"query": self._without_model(query, fault)}
-        return {"query": self._read(query, result)}
+            return _told(self._without_model(query, fault))
+        return _told(self._read(query, result))
 
     @component.output_types(query=str)
     async def run_async(self, query: str, model: str | None = None) -> dict[str, str]:
@@ -92,14 +93,14 @@ class QueryRephraser:
         :raises UnknownModelError: If there is no such model.
         """
         if self.chat_generator is None:
-            return {"query": self._telling_words(query)}
+            return _told(self._telling_words(query))
         try:
             result = await self.chat_generator.run_async(_prompt(query), generation_kwargs=_options(model))
         except UnknownModelError:
             raise
         except Exception as fault:
-            return {"query": self._without_model(query, fault)}
-        return {"query": self._read(query, result)}
+            return _told(self._without_model(query, fault))
+        return _told(self._read(query, result))
 
     def _read(self, query: str, result: dict[str, Any]) -> str:
         reply = next(iter(result.get("replies") or []), None)
@@ -138,6 +139,11 @@ def clean_rephrasing(text: str) -> str:
         if words(bare):
             return bare if len(bare) <= MAX_CHARS and not bare.endswith(":") else ""
     return ""
+
+
+def _told(rephrased: str) -> dict[str, str]:
+    emit("rephrased", query=rephrased)
+    return {"query": rephrased}
 
 
 def _prompt(query: str) -> list[ChatMessage]:

@@ -7,6 +7,7 @@ from typing import Any
 from haystack import Document, component
 from haystack.components.embedders.types import TextEmbedder
 
+from components.events import emit
 from components.ranking import rank_by_terms
 from components.storing import TenantDocumentStores
 from components.terms import TermWeights
@@ -114,9 +115,11 @@ class TenantRetriever:
         return max(top_k or self.top_k, self.candidates)
 
     def _best(self, query: str, documents: list[Document], top_k: int | None) -> list[Document]:
-        if not self.candidates:
-            return documents
-        return rank_by_terms(query, documents, top_k or self.top_k, self.term_weights, self.term_weight)
+        if self.candidates:
+            wanted = top_k or self.top_k
+            documents = rank_by_terms(query, documents, wanted, self.term_weights, self.term_weight)
+        emit("retrieval", query=query, documents=documents)
+        return documents
 
 
 @contextmanager

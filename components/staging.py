@@ -1,13 +1,12 @@
 """A stage: a pipeline in a file of its own, used as one component of a mode."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from haystack import Pipeline, SuperComponent, component, default_from_dict, default_to_dict
 
-from components.events import emit
+from components.events import stage
 
 
 @dataclass(frozen=True)
@@ -42,15 +41,15 @@ class PipelineStage(SuperComponent):
         :param file: path of the YAML file, relative to the file that names it or to the built-in pipelines.
         :param load_stage: reads, checks and builds the file; given by the registry.
         """
-        stage = load_stage(file)
+        built = load_stage(file)
         self.file = file
         self.name = file.rsplit("/", 1)[-1].removesuffix(".yml")
         # `@component` makes the class anew, so `super()` without arguments would look for the old one.
         SuperComponent.__init__(
             self,
-            pipeline=stage.pipeline,
-            input_mapping=stage.inputs,
-            output_mapping={socket: name for name, socket in stage.outputs.items()},
+            pipeline=built.pipeline,
+            input_mapping=built.inputs,
+            output_mapping={socket: name for name, socket in built.outputs.items()},
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -73,19 +72,15 @@ class PipelineStage(SuperComponent):
 
     def run(self, **kwargs: Any) -> dict[str, Any]:
         """
-        Run the stage and report how long it took as event `stage`.
+        Run the stage and report when it began and how long it took.
 
         :param kwargs: the inputs that the file declares.
         :returns: the outputs that the file declares.
         """
-        begin = time.perf_counter()
-        outputs = SuperComponent.run(self, **kwargs)
-        emit("stage", name=self.name, seconds=time.perf_counter() - begin)
-        return outputs
+        with stage(self.name):
+            return SuperComponent.run(self, **kwargs)
 
     async def run_async(self, **kwargs: Any) -> dict[str, Any]:
         """Run the stage; see `run`."""
-        begin = time.perf_counter()
-        outputs = await SuperComponent.run_async(self, **kwargs)
-        emit("stage", name=self.name, seconds=time.perf_counter() - begin)
-        return outputs
+        with stage(self.name):
+            return await SuperComponent.run_async(self, **kwargs)

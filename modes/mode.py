@@ -2,22 +2,43 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypedDict, TypeVar, Unpack
 
 from haystack import Document
 from haystack.core.errors import PipelineRuntimeError
+from haystack.dataclasses import ChatMessage
 
 from components.events import listen
 from modes.checking import CheckedPipeline
-from modes.results import QueryResult, RetrievedDocument, Usage
+from modes.recording import RunRecord, StreamEvent
+from modes.results import QueryResult, RetrievedDocument
 
 T = TypeVar("T")
 
-RUN_INPUTS = ("query", "tenant_id", "top_k", "model", "filters")
+
+class RunInputs(TypedDict, total=False):
+    """What a mode may be given besides the question; which of these a mode takes, its file declares."""
+
+    tenant_id: str
+    """Whose documents to ask; `default` when not given."""
+    top_k: int | None
+    """How many chunks to retrieve; the mode's own number when not given."""
+    model: str | None
+    """Another language model than the default, of those allowed."""
+    filters: dict[str, Any] | None
+    """Haystack filters over the chunks' metadata and content."""
+    json_schema: dict[str, Any] | None
+    """What a structured answer has to match (JSON Schema 2020-12, of an object), instead of the mode's own schema."""
+    instructions: str | None
+    """What the caller asks of the answer's form, such as its language; the mode's own instructions stay in force."""
+    generation_kwargs: dict[str, Any] | None
+    """Options of the answering model by OpenAI's names, such as `max_tokens`."""
+
+
+RUN_INPUTS = ("query", *RunInputs.__annotations__)
 RESULT_OUTPUTS = (
     "answer",
     "documents",
@@ -40,12 +61,19 @@ class UnsupportedInputError(ValueError):
     """A mode was given an input that its file does not declare."""
 
 
-@dataclass(frozen=True)
-class StreamEvent:
-    """Something that happened while a mode ran: `token` (`data` is text) or, last, `result` (a `QueryResult`)."""
+class QueryTimeoutError(TimeoutError):
+    """A mode had no answer in time; `stage` names what was running, where that is known."""
 
-    kind: Literal["token", "result"]
-    data: str | QueryResult
+    def __init__(self, seconds: float, stage: str | None) -> None:
+        """
+        Say what was running.
+
+        :param seconds: how long the answer was waited for.
+        :param stage: the stage, or in a mode without stages the component, that was running.
+        """
+        doing = f"; {stage} was running" if stage else ""
+        super().__init__(f"there was no answer after {seconds:g} s{doing}")
+        self.stage = stage
 
 
 class Mode:
@@ -81,90 +109,93 @@ class Mode:
     def run(
         self,
         query: str,
-        tenant_id: str = "default",
-        top_k: int | None = None,
-        model: str | None = None,
-        filters: dict[str, Any] | None = None,
+        history: Sequence[ChatMessage] = (),
+        timeout: float | None = None,
+        **inputs: Unpack[RunInputs],
     ) -> QueryResult:
         """
         Answer a question.
 
         :param query: the question.
-        :param tenant_id: whose documents to ask.
-        :param top_k: how many chunks to retrieve; the mode's own number when not given.
-        :param model: another language model than the default, of those allowed.
-        :param filters: Haystack filters over the chunks' metadata and content.
+        :param history: the conversation before it, from which it is made self-contained first.
+        :param timeout: seconds the answer may take.
+        :param inputs: what else the mode is given; see `RunInputs`.
         :returns: the answer with all that the mode tells about it.
         :raises UnsupportedInputError: if the mode does not take one of these.
         :raises UnknownTenantError: if the tenant has no documents.
         :raises UnknownModelError: if the model is not allowed.
         :raises StructuredAnswerError: if the model gave no valid JSON, in structured modes.
+        :raises QueryTimeoutError: if it takes longer than `timeout`.
         """
-        return self._run_sync(self.run_async(query, tenant_id, top_k, model, filters))
+        return self._run_sync(self.run_async(query, history, timeout, **inputs))
 
     async def run_async(
         self,
         query: str,
-        tenant_id: str = "default",
-        top_k: int | None = None,
-        model: str | None = None,
-        filters: dict[str, Any] | None = None,
+        history: Sequence[ChatMessage] = (),
+        timeout: float | None = None,
+        **inputs: Unpack[RunInputs],
     ) -> QueryResult:
         """Answer a question; see `run`."""
-        data = self._pipeline_inputs(query, tenant_id, top_k, model, filters)
-        return await self._run(data, _Record())
+        return await self._run(query, history, timeout, inputs, RunRecord())
 
     async def stream(
         self,
         query: str,
-        tenant_id: str = "default",
-        top_k: int | None = None,
-        model: str | None = None,
-        filters: dict[str, Any] | None = None,
-    ) -> AsyncIterator[StreamEvent]:
+        history: Sequence[ChatMessage] = (),
+        timeout: float | None = None,
+        **inputs: Unpack[RunInputs],
+    ) -> AsyncGenerator[StreamEvent, None]:
         """
-        Answer a question while telling the answer's tokens; for arguments and errors see `run`.
+        Answer a question while telling what happens; for arguments and errors see `run`.
 
-        Leaving the iteration early cancels the run.
+        Leaving the iteration early (`aclose`) cancels the run.
 
-        :returns: `token` events as the model writes, then one `result` event. The result's answer is final: its
+        :returns: the events of `StreamEvent` as they happen, and last one `result`. The result's answer is final: its
             citations are checked, so it may differ from the tokens.
         """
-        data = self._pipeline_inputs(query, tenant_id, top_k, model, filters)
-        queue: asyncio.Queue[StreamEvent | None] = asyncio.Queue()
+        events: asyncio.Queue[StreamEvent | None] = asyncio.Queue()
         loop = asyncio.get_running_loop()
-        record = _Record(
-            on_token=lambda text: loop.call_soon_threadsafe(queue.put_nowait, StreamEvent("token", text))
-        )
-        task = asyncio.create_task(self._run(data, record))
-        task.add_done_callback(lambda _: loop.call_soon(queue.put_nowait, None))
+        record = RunRecord(lambda event: loop.call_soon_threadsafe(events.put_nowait, event))
+        task = asyncio.create_task(self._run(query, history, timeout, inputs, record))
+        task.add_done_callback(lambda _: loop.call_soon(events.put_nowait, None))
         try:
-            while (event := await queue.get()) is not None:
+            while (event := await events.get()) is not None:
                 yield event
-            yield StreamEvent("result", await task)
+            result = await task
+            for event in record.untold(result):
+                yield event
+            yield StreamEvent("result", result)
         finally:
             if not task.done():
                 task.cancel()
                 with suppress(asyncio.CancelledError):
                     await task
 
-    async def _run(self, data: dict[str, dict[str, Any]], record: "_Record") -> QueryResult:
+    async def _run(
+        self,
+        query: str,
+        history: Sequence[ChatMessage],
+        timeout: float | None,
+        inputs: RunInputs,
+        record: RunRecord,
+    ) -> QueryResult:
         begin = time.perf_counter()
-        with own_errors(), listen(record.hear, tokens=record.on_token is not None):
-            outputs = await self.pipeline.run_async(data, include_outputs_from=self._read_from)
+        deadline = asyncio.timeout(timeout)
+        try:
+            async with deadline:
+                with own_errors(), listen(record.hear, tokens=record.streams):
+                    data = self._pipeline_inputs(query, inputs)
+                    outputs = await self.pipeline.run_async(data, include_outputs_from=self._read_from)
+        except TimeoutError as error:
+            if timeout is None or not deadline.expired():
+                raise
+            raise QueryTimeoutError(timeout, record.running) from error
         record.timings["total"] = time.perf_counter() - begin
         return self._result(outputs, record)
 
-    def _pipeline_inputs(
-        self,
-        query: str,
-        tenant_id: str,
-        top_k: int | None,
-        model: str | None,
-        filters: dict[str, Any] | None,
-    ) -> dict[str, dict[str, Any]]:
-        every = {"query": query, "tenant_id": tenant_id, "top_k": top_k, "model": model, "filters": filters}
-        given = {name: value for name, value in every.items() if value is not None}
+    def _pipeline_inputs(self, query: str, inputs: RunInputs) -> dict[str, dict[str, Any]]:
+        given = {"query": query, **{name: value for name, value in inputs.items() if value is not None}}
         for name in given:
             if name not in self._checked.inputs and name != "tenant_id":
                 raise UnsupportedInputError(
@@ -172,7 +203,7 @@ class Mode:
                 )
         return self._checked.feed(given)
 
-    def _result(self, outputs: dict[str, Any], record: "_Record") -> QueryResult:
+    def _result(self, outputs: dict[str, Any], record: RunRecord) -> QueryResult:
         values = self._checked.read(outputs)
         documents: list[Document] = values.pop("documents", [])
         return QueryResult(
@@ -180,34 +211,10 @@ class Mode:
             **values,
             documents=[RetrievedDocument.from_haystack(document) for document in documents],
             model=record.model,
+            finish_reason=record.finish_reason,
             usage=record.usage,
             timings={name: round(seconds, 4) for name, seconds in record.timings.items()},
         )
-
-
-class _Record:
-    """What a run told while it went on."""
-
-    def __init__(self, on_token: Callable[[str], Any] | None = None) -> None:
-        self.on_token = on_token
-        self.usage = Usage()
-        self.model: str | None = None
-        self.timings: dict[str, float] = {}
-
-    def hear(self, kind: str, data: dict[str, Any]) -> None:
-        if kind == "token" and self.on_token is not None:
-            self.on_token(data["text"])
-        elif kind == "stage":
-            self._add_time(data["name"], data["seconds"])
-        elif kind == "llm_call":
-            self._add_time("llm", data["seconds"])
-            self.model = data["model"]
-            self.usage.llm_calls += 1
-            for field in ("prompt_tokens", "completion_tokens", "total_tokens"):
-                setattr(self.usage, field, getattr(self.usage, field) + (data["usage"].get(field) or 0))
-
-    def _add_time(self, name: str, seconds: float) -> None:
-        self.timings[name] = self.timings.get(name, 0.0) + seconds
 
 
 @contextmanager

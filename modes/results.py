@@ -83,6 +83,37 @@ class Usage(BaseModel):
     llm_calls: int = 0
 
 
+class StandaloneQuestion(BaseModel):
+    """The question, made self-contained from the conversation before it."""
+
+    query: str
+
+
+class Retrieval(BaseModel):
+    """A search: what was asked for, and the chunks found, best first."""
+
+    query: str | None = Field(None, description="What was searched; null where the mode does not tell.")
+    documents: list[RetrievedDocument]
+
+
+class Grades(BaseModel):
+    """The grader's verdicts on the chunks of one search."""
+
+    grades: list[Grade]
+
+
+class Rephrased(BaseModel):
+    """The question in other words, for a second search."""
+
+    query: str
+
+
+class Token(BaseModel):
+    """A piece of the answer as the model writes it; not checked yet."""
+
+    text: str
+
+
 class QueryResult(BaseModel):
     """The answer of a mode; fields that a mode does not have are null."""
 
@@ -92,6 +123,9 @@ class QueryResult(BaseModel):
     answer: str
     strategy: Strategy | None = Field(None, description="What corrective RAG did; null in other modes.")
     rephrased: str | None = Field(None, description="The question as it was searched the second time.")
+    standalone_question: str | None = Field(
+        None, description="The question made self-contained from the conversation; null without one."
+    )
     citations: list[Citation] = Field(default_factory=list)
     removed_citations: int = Field(0, description="Markers the model made up and that were removed.")
     confidence: float | None = Field(None, description="0 to 1, in structured modes.")
@@ -103,6 +137,9 @@ class QueryResult(BaseModel):
         default_factory=list, description="The chunks given to the model, in order: [1] is the first."
     )
     model: str | None = Field(None, description="The language model that answered, or `extractive`.")
+    finish_reason: str | None = Field(
+        None, description="Why the model ended: `stop`, or `length` where the answer was cut off."
+    )
     usage: Usage = Field(default_factory=Usage)
     timings: dict[str, float] = Field(
         default_factory=dict,

@@ -13,6 +13,8 @@ from haystack.core.component.types import InputSocket
 from haystack.core.errors import PipelineRuntimeError
 from haystack.tracing.tracer import NullTracer
 
+from components.events import emit
+
 
 class SharingPipeline(Pipeline):
     """
@@ -190,11 +192,13 @@ class _Run:
         if self._runs(step):
             async with self._slots:
                 await _own_turn()
+                emit("component_started", name=step.name)
                 with _failures_of(step):
                     if hasattr(step.instance, "run_async"):
                         outputs = await step.instance.run_async(**self._given(step))
                     else:
                         outputs = await asyncio.to_thread(step.instance.run, **self._given(step))
+                emit("component_ended", name=step.name)
             self._hand_on(step, outputs)
         for _, receiver, _ in step.receivers:
             self._awaited[receiver] -= 1

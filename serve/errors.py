@@ -20,7 +20,7 @@ from components.retrieving import EmbeddingUnavailableError
 from components.structuring import StructuredAnswerError
 from components.validating import InvalidSchemaError
 from components.weights.catalogue import WeightsError
-from modes.mode import UnsupportedInputError
+from modes.mode import QueryTimeoutError, UnsupportedInputError
 from registry import BrokenModeError, UnknownModeError
 from serve import jobs
 from serve.bodies import fields_beside
@@ -129,6 +129,7 @@ _PROBLEMS: list[tuple[type[Exception], int, str]] = [
     (jobs.TenantQueueFullError, 429, "tenant-queue-full"),
     (jobs.QueueFullError, 503, "queue-full"),
     (jobs.QueueUnavailableError, 503, "job-store-unavailable"),
+    (QueryTimeoutError, 504, "query-timeout"),
     (TimeoutError, 504, "timeout"),
 ]
 # What a client is told in place of a message that is for the log: it may hold addresses and paths of the service.

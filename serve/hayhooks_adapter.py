@@ -92,7 +92,7 @@ def _wrapper_class(mode: Mode, service: Service) -> type[BasePipelineWrapper]:
     async def run_api_async(self: BasePipelineWrapper, **given: Any) -> QueryResult:
         try:
             tenant_id = Tenancy().tenant(given.pop("tenant_id", None))
-            return await service.ask(**given, mode=mode.name, tenant_id=tenant_id)
+            return await service.answering.ask(mode.name, **given, tenant_id=tenant_id)
         except Exception as error:
             raise ProblemError(error) from error
 

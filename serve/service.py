@@ -6,9 +6,9 @@ import logging
 from typing import Any
 
 from components.storing import DocumentStoreError
-from modes.results import QueryResult
 from registry import ModeRegistry
 from resources import Resources
+from serve.answering import Answering
 from serve.errors import LimitError
 from serve.holdings import Holdings
 from serve.indexer import find_pipeline
@@ -53,6 +53,7 @@ class Service:
         except BaseException:
             self.lock.release()
             raise
+        self.answering = Answering(settings, self.registry)
         self.activity = Activity()
         works = works and settings.redis_url is None
         self.jobs: JobQueue = open_queue(settings, self.registry, works=works, activity=self.activity)
@@ -95,39 +96,6 @@ class Service:
             await asyncio.to_thread(self.registry.close)
         finally:
             self.lock.release()
-
-    async def ask(
-        self,
-        query: str,
-        mode: str,
-        tenant_id: str,
-        top_k: int | None = None,
-        model: str | None = None,
-        filters: dict[str, Any] | None = None,
-    ) -> QueryResult:
-        """
-        Answer a question for a caller of the API, under the service's limits.
-
-        :param query: the question.
-        :param mode: which mode answers.
-        :param tenant_id: whose documents.
-        :param top_k: chunks to retrieve.
-        :param model: another language model, of those allowed.
-        :param filters: Haystack filters.
-        :returns: the answer.
-        :raises LimitError: if the question or `top_k` is over its limit.
-        :raises TimeoutError: if it takes longer than `REQUEST_TIMEOUT`.
-        """
-        if len(query) > self.settings.max_question_chars:
-            limit = self.settings.max_question_chars
-            raise LimitError(
-                "q", f"has {len(query)} characters; at most {limit} (MAX_QUESTION_CHARS) are accepted"
-            )
-        if top_k is not None and top_k > self.settings.max_top_k:
-            limit = self.settings.max_top_k
-            raise LimitError("k", f"is {top_k}; at most {limit} (MAX_TOP_K) are accepted")
-        async with asyncio.timeout(self.settings.request_timeout):
-            return await self.registry[mode].run_async(query, tenant_id, top_k, model, filters)
 
     async def submit(self, intake: Intake, request_id: str, idempotency_key: str | None) -> Job:
         """

@@ -14,7 +14,8 @@ from components.storing import UnknownTenantError
 from modes.checking import PipelineFileError
 from modes.indexing import IndexingPipeline
 from modes.mode import UnsupportedInputError
-from modes.results import QueryResult
+from modes.recording import StreamEvent
+from modes.results import QueryResult, Token
 from registry import BrokenModeError, ModeRegistry, UnknownModeError
 from settings import BUILTIN_PIPELINES, Settings
 
@@ -137,17 +138,19 @@ def test_a_hundred_runs_at_once_keep_apart(registry: ModeRegistry) -> None:
 
 
 def test_a_stream_ends_with_the_result(registry: ModeRegistry) -> None:
-    """Streaming tells tokens of the answer and last the same result as a run."""
+    """Streaming tells what was found, the tokens of the answer, its citations, and last the same result as a run."""
 
-    async def collect() -> list[tuple[str, object]]:
-        stream = registry["standard"].stream(query="How tall is the Eiffel Tower?", tenant_id="acme")
-        return [(event.kind, event.data) async for event in stream]
+    async def collect() -> list[StreamEvent]:
+        stream = registry["standard"].stream("How tall is the Eiffel Tower?", tenant_id="acme")
+        return [event async for event in stream]
 
-    *tokens, (last, result) = asyncio.run(collect())
-    assert {kind for kind, _ in tokens} == {"token"}
-    assert "330" in "".join(str(text) for _, text in tokens)
-    assert last == "result"
+    events = asyncio.run(collect())
+    kinds = [event.kind for event in events]
+    assert list(dict.fromkeys(kinds)) == ["retrieval", "token", "citation", "result"]
+    assert "330" in "".join(event.data.text for event in events if isinstance(event.data, Token))
+    result = events[-1].data
     assert isinstance(result, QueryResult)
+    assert [event.data for event in events if event.kind == "citation"] == result.citations
 
 
 def test_run_works_inside_an_event_loop(registry: ModeRegistry) -> None:

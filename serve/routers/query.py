@@ -37,9 +37,9 @@ async def query(
     }
     if asked["q"] is None:
         raise LimitError("q", "is missing: give the question as query parameter 'q' or in a JSON body")
-    result = await service.ask(
-        query=asked["q"],
-        mode=DEFAULT_MODE if asked["mode"] is None else asked["mode"],
+    result = await service.answering.ask(
+        DEFAULT_MODE if asked["mode"] is None else asked["mode"],
+        asked["q"],
         tenant_id=tenancy.tenant(asked["tenant_id"]),
         top_k=asked["k"],
         model=asked["model"],

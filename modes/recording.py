@@ -1,0 +1,133 @@
+"""What a run tells while it goes on: its events for a listener, and its tokens, model and times for the result."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from modes.results import (
+    Citation,
+    Grade,
+    Grades,
+    QueryResult,
+    Rephrased,
+    Retrieval,
+    RetrievedDocument,
+    StandaloneQuestion,
+    Token,
+    Usage,
+)
+
+EventKind = Literal["standalone_question", "retrieval", "grades", "rephrased", "token", "citation", "result"]
+EventData = StandaloneQuestion | Retrieval | Grades | Rephrased | Token | Citation | QueryResult
+
+
+@dataclass(frozen=True)
+class StreamEvent:
+    """
+    Something that happened while a mode ran.
+
+    In the order of a run: `standalone_question` (the question made self-contained from the conversation), `retrieval`
+    (a search and its chunks), `grades`, `rephrased` (then `retrieval` and `grades` come once more), `token` (a piece
+    of the answer as the model writes it), `citation` (one for each, checked), `result` (all of it, final).
+    """
+
+    kind: EventKind
+    data: EventData
+
+
+class RunRecord:
+    """What one run told."""
+
+    def __init__(self, tell: Callable[[StreamEvent], Any] | None = None) -> None:
+        """
+        Begin with nothing told.
+
+        :param tell: called with each event as it happens, from any thread; None when nobody listens.
+        """
+        self.usage = Usage()
+        self.model: str | None = None
+        self.finish_reason: str | None = None
+        self.timings: dict[str, float] = {}
+        self._tell = tell
+        self._told: set[EventKind] = set()
+        self._stages: list[str] = []
+        self._components: list[str] = []
+
+    @property
+    def streams(self) -> bool:
+        """Whether somebody wants the answer token by token."""
+        return self._tell is not None
+
+    @property
+    def running(self) -> str | None:
+        """The stage, or the component of a mode without stages, that began last and has not ended."""
+        running = self._stages or self._components
+        return running[-1] if running else None
+
+    def hear(self, kind: str, data: dict[str, Any]) -> None:
+        """
+        Take an event of `components.events`.
+
+        :param kind: its kind.
+        :param data: what it tells.
+        """
+        match kind:
+            case "stage_started":
+                self._stages.append(data["name"])
+            case "component_started":
+                self._components.append(data["name"])
+            case "component_ended":
+                self._components.remove(data["name"])
+            case "stage":
+                self._stages.remove(data["name"])
+                self._add_time(data["name"], data["seconds"])
+            case "llm_call":
+                self._add_call(data)
+            case _ if self._tell is not None:
+                self._tell_of(kind, data)
+
+    def untold(self, result: QueryResult) -> Iterator[StreamEvent]:
+        """
+        Give the events that a result holds and that no component told, and its citations.
+
+        :param result: the result of the run.
+        :returns: the events in order.
+        """
+        if result.documents and "retrieval" not in self._told:
+            yield StreamEvent("retrieval", Retrieval(documents=result.documents))
+        if result.grades and "grades" not in self._told:
+            yield StreamEvent("grades", Grades(grades=result.grades))
+        if result.rephrased and "rephrased" not in self._told:
+            yield StreamEvent("rephrased", Rephrased(query=result.rephrased))
+        yield from (StreamEvent("citation", citation) for citation in result.citations)
+
+    def _tell_of(self, kind: str, data: dict[str, Any]) -> None:
+        match kind:
+            case "token":
+                event = StreamEvent("token", Token(text=data["text"]))
+            case "retrieval":
+                documents = [RetrievedDocument.from_haystack(document) for document in data["documents"]]
+                event = StreamEvent("retrieval", Retrieval(query=data["query"], documents=documents))
+            case "grades":
+                grades = [Grade.model_validate(grade) for grade in data["grades"]]
+                event = StreamEvent("grades", Grades(grades=grades))
+            case "rephrased":
+                event = StreamEvent("rephrased", Rephrased(query=data["query"]))
+            case "standalone_question":
+                event = StreamEvent("standalone_question", StandaloneQuestion(query=data["query"]))
+            case _:
+                return
+        self._told.add(event.kind)
+        if self._tell is not None:
+            self._tell(event)
+
+    def _add_call(self, data: dict[str, Any]) -> None:
+        self._add_time("llm", data["seconds"])
+        self.model = data["model"]
+        self.finish_reason = data["finish_reason"]
+        self.usage.llm_calls += 1
+        for field in ("prompt_tokens", "completion_tokens", "total_tokens"):
+            setattr(self.usage, field, getattr(self.usage, field) + (data["usage"].get(field) or 0))
+
+    def _add_time(self, name: str, seconds: float) -> None:
+        self.timings[name] = self.timings.get(name, 0.0) + seconds

@@ -1,0 +1,98 @@
+"""Answering questions for the callers of every door, under the service's limits."""
+
+from collections.abc import AsyncGenerator, Sequence
+from typing import Unpack
+
+from haystack.dataclasses import ChatMessage
+
+from modes.mode import RunInputs
+from modes.recording import StreamEvent
+from modes.results import QueryResult
+from registry import ModeRegistry
+from serve.errors import LimitError
+from settings import Settings
+
+
+class Answering:
+    """
+    Asks the modes for whoever came through a door: HTTP, OpenAI's protocol, MCP, Hayhooks.
+
+    Usage example:
+    ```python
+    result = await answering.ask("crag", "What is a mode?", tenant_id="demo")
+    async for event in answering.stream("crag", "What is a mode?", tenant_id="demo"):
+        print(event.kind, event.data)
+    ```
+    """
+
+    def __init__(self, settings: Settings, registry: ModeRegistry) -> None:
+        """
+        Remember the limits and the modes.
+
+        :param settings: the service's settings.
+        :param registry: the modes.
+        """
+        self.settings = settings
+        self.registry = registry
+
+    async def ask(
+        self,
+        mode: str,
+        query: str,
+        history: Sequence[ChatMessage] = (),
+        timeout: float | None = None,
+        **inputs: Unpack[RunInputs],
+    ) -> QueryResult:
+        """
+        Answer a question.
+
+        :param mode: which mode answers.
+        :param query: the question.
+        :param history: the conversation before it.
+        :param timeout: seconds that the caller waits; at most `REQUEST_TIMEOUT` counts.
+        :param inputs: what else the mode is given.
+        :returns: the answer.
+        :raises UnknownModeError: if there is no such mode.
+        :raises LimitError: if the question or `top_k` is over its limit.
+        :raises QueryTimeoutError: if it takes too long.
+        """
+        self._check(query, inputs)
+        return await self.registry[mode].run_async(query, history, self._seconds(timeout), **inputs)
+
+    def stream(
+        self,
+        mode: str,
+        query: str,
+        history: Sequence[ChatMessage] = (),
+        timeout: float | None = None,
+        **inputs: Unpack[RunInputs],
+    ) -> AsyncGenerator[StreamEvent, None]:
+        """
+        Answer a question while telling what happens; see `ask`.
+
+        :param mode: which mode answers.
+        :param query: the question.
+        :param history: the conversation before it.
+        :param timeout: seconds that the caller waits; at most `REQUEST_TIMEOUT` counts.
+        :param inputs: what else the mode is given.
+        :returns: the events, last `result`; closing the generator cancels the run. What the mode raises, its iteration
+            raises.
+        :raises UnknownModeError: if there is no such mode.
+        :raises LimitError: if the question or `top_k` is over its limit.
+        """
+        self._check(query, inputs)
+        return self.registry[mode].stream(query, history, self._seconds(timeout), **inputs)
+
+    def _seconds(self, timeout: float | None) -> float:
+        limit = self.settings.request_timeout
+        return limit if timeout is None else min(timeout, limit)
+
+    def _check(self, query: str, inputs: RunInputs) -> None:
+        limit = self.settings.max_question_chars
+        if len(query) > limit:
+            raise LimitError(
+                "q", f"has {len(query)} characters; at most {limit} (MAX_QUESTION_CHARS) are accepted"
+            )
+        top_k, limit = inputs.get("top_k"), self.settings.max_top_k
+        if top_k is not None and top_k > limit:
+            raise LimitError("k", f"is {top_k}; at most {limit} (MAX_TOP_K) are accepted")
