@@ -31,7 +31,7 @@ serve: models ## Start the HTTP service
 # Without the model files the tests that need them say so, and all others still run.
 test: install-dev ## Run all tests, with the real small model
 	@$(BIN)/thresher models fetch --all || echo "make test: the tests that need the model files will fail" >&2
-	@sh tools/redis.sh || echo "make test: the tests that need it are skipped, or fail where CI is set" >&2
+	@sh tools/programs.sh || echo "make test: the tests that need it are skipped, or fail where CI is set" >&2
 	@$(BIN)/python -m pytest $(ARGS)
 
 lint: install-dev ## Check style and formatting
