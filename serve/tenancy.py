@@ -1,31 +1,71 @@
 """Whose request is this: the one place that decides which tenant a caller may name."""
 
+from collections.abc import Mapping
 from typing import Annotated
 
-from fastapi import Depends
+from fastapi import Depends, Request
 
-from components.storing import check_tenant_id
+from components.storing import InvalidTenantError, check_tenant_id
 
 DEFAULT_TENANT = "default"
 
 
 class Tenancy:
-    """Decides which tenants a caller may name. Without keys, any well-formed one."""
+    """
+    Decides which tenants a caller may name. Without keys, any well-formed one.
+
+    Usage example:
+    ```python
+    tenancy = tenancy_of({"authorization": "Bearer acme"})
+    tenancy.tenant(None)    # "acme"
+    tenancy.tenant("demo")  # "demo"
+    ```
+    """
+
+    def __init__(self, token: str | None = None) -> None:
+        """
+        Remember who calls.
+
+        :param token: the caller's bearer token; as long as there are no keys it is the id of the caller's tenant.
+        """
+        self._token = token
 
     def tenant(self, requested: str | None) -> str:
         """
         Decide the tenant of a request.
 
-        :param requested: the tenant that the caller names; None for the default one.
+        :param requested: the tenant that the request names; None for the caller's own.
         :returns: the tenant to work for.
         :raises InvalidTenantError: if the id has a wrong form.
         """
-        return check_tenant_id(DEFAULT_TENANT if requested is None else requested)
+        if requested is not None:
+            return check_tenant_id(requested)
+        if self._token is None:
+            return DEFAULT_TENANT
+        try:
+            return check_tenant_id(self._token)
+        except InvalidTenantError as error:
+            # Without the token itself: it may be somebody's key for another service.
+            raise InvalidTenantError(
+                f"the bearer token (API key) names the tenant here, and this one is no tenant id: {error}; "
+                "send the tenant's id as the key, or name the tenant in 'tenant_id'"
+            ) from None
 
 
-async def caller_tenancy() -> Tenancy:
+def tenancy_of(headers: Mapping[str, str]) -> Tenancy:
+    """
+    Tell who calls, from a request's headers.
+
+    :param headers: the headers by their names in lower case, or in any case in Starlette's `Headers`.
+    :returns: the caller's tenancy, with the token of `Authorization: Bearer`; another scheme counts as none.
+    """
+    scheme, _, token = headers.get("authorization", "").strip().partition(" ")
+    return Tenancy((token.strip() if scheme.lower() == "bearer" else "") or None)
+
+
+async def caller_tenancy(request: Request) -> Tenancy:
     """:returns: The caller's tenancy. A coroutine, for FastAPI calls what is none in a thread."""
-    return Tenancy()
+    return tenancy_of(request.headers)
 
 
 CallerTenancy = Annotated[Tenancy, Depends(caller_tenancy)]
