@@ -55,6 +55,14 @@ class NothingToStreamError(Exception):
     """A client that has seen all events of a job asks for more; 204 tells a browser not to connect again."""
 
 
+class ServiceStoppingError(RuntimeError):
+    """The server stops before an answer is complete."""
+
+    def __init__(self) -> None:
+        """Say what to do."""
+        super().__init__("the service stops, and the answer is not complete; ask again")
+
+
 class LimitError(ValueError):
     """A part of a request is over a limit of the settings."""
 
@@ -120,6 +128,7 @@ _PROBLEMS: list[tuple[type[Exception], int, str]] = [
     (BrokenPipelineError, 503, "broken-pipeline"),
     (storing.DocumentStoreUnavailableError, 503, "document-store-unavailable"),
     (storing.DocumentStoreError, 502, "document-store-failed"),
+    (ServiceStoppingError, 503, "service-stopping"),
     (WeightsError, 503, "model-files-missing"),
     (EmbeddingUnavailableError, 503, "embedding-unavailable"),
     (model_errors.ModelLoadError, 503, "model-unavailable"),
@@ -185,7 +194,12 @@ def problem_response(
     :param more: further members of the problem.
     :returns: the response.
     """
-    body = {
+    body = _problem(status, kind, detail, request_id, **more)
+    return JSONResponse(body, status, headers, media_type="application/problem+json")
+
+
+def _problem(status: int, kind: str, detail: str, request_id: str, **more: Any) -> dict[str, Any]:
+    return {
         "type": f"urn:thresher:problem:{kind}",
         "title": kind.replace("-", " ").capitalize(),
         "status": status,
@@ -193,7 +207,6 @@ def problem_response(
         "request_id": request_id,
         **more,
     }
-    return JSONResponse(body, status, headers, media_type="application/problem+json")
 
 
 def describe(error: Exception) -> tuple[int, str, str]:
@@ -207,6 +220,19 @@ def describe(error: Exception) -> tuple[int, str, str]:
         if isinstance(error, error_type):
             return status, kind, _TOLD.get(type(error)) or str(error) or kind.replace("-", " ")
     return 500, "internal-error", "The request failed; the log has the reason under this request id."
+
+
+def problem_of(error: Exception, request_id: str) -> dict[str, Any]:
+    """
+    Make the problem of an error that is told inside an answer, as an event or as one result of many, and log it.
+
+    :param error: what a mode raised.
+    :param request_id: the request's id.
+    :returns: the problem.
+    """
+    status, kind, detail = describe(error)
+    _log(kind, status, error)
+    return _problem(status, kind, detail, request_id, **_more(error))
 
 
 def install(app: FastAPI) -> None:

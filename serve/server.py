@@ -12,7 +12,7 @@ from settings import Settings
 
 logger = logging.getLogger("thresher.server")
 
-_GRACE_SECONDS = 10
+GRACE_SECONDS = 10
 _BACKLOG = 2048
 
 
@@ -99,7 +99,7 @@ def make(app: ASGIApp, bound: socket.socket, lock: DataDirLock) -> Server:
         access_log=False,
         server_header=False,
         lifespan="on",
-        timeout_graceful_shutdown=_GRACE_SECONDS,
+        timeout_graceful_shutdown=GRACE_SECONDS,
     )
     return Server(config)
 
