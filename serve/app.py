@@ -12,7 +12,7 @@ from serve.hayhooks_adapter import create_hayhooks_app, serve_modes
 from serve.middleware import BodyLimit, BodyLimitMiddleware, RequestIDMiddleware, SlashMiddleware
 from serve.pacing import ActivityMiddleware
 from serve.parameters import only_known_parameters
-from serve.routers import documents, events, health, ingest, jobs, modes, pipelines, query
+from serve.routers import documents, events, health, ingest, jobs, modes, pipelines, playground, query
 from serve.service import Service
 from serve.telemetry import configure_logging
 from settings import Settings
@@ -48,8 +48,9 @@ def build_app(service: Service) -> ASGIApp:
     app.state.service = service
     for routes in _ROUTERS:
         app.include_router(routes.router, dependencies=[Depends(only_known_parameters)])
-    # A probe may carry what it likes.
+    # A probe, or a link to the page, may carry what it likes.
     app.include_router(health.router)
+    app.include_router(playground.router)
     serve_modes(app, service)
     errors.install(app)
     app.router.lifespan_context = _lifespan(service, app.router.lifespan_context)

@@ -46,7 +46,10 @@ def test_wheel_holds_what_is_listed_and_nothing_else(wheel: Path) -> None:
     listed = set(config["tool"]["hatch"]["build"]["targets"]["wheel"]["only-include"])
     names = [PurePosixPath(name) for name in zipfile.ZipFile(wheel).namelist()]
     assert {name.parts[0] for name in names if not name.parts[0].endswith(".dist-info")} == listed
-    assert {name.suffix for name in names if name.parts[0] in listed} == {".py", ".yml", ".txt"}
+    assert {name.suffix for name in names if name.parts[0] in listed} == {
+        *(".py", ".yml", ".txt"),
+        *(".html", ".css", ".js", ".svg"),
+    }
 
 
 def test_command_works_beside_a_folder_with_our_names(site: Path, tmp_path: Path) -> None:

@@ -1,0 +1,110 @@
+// Talking to the service: plain requests, problems (RFC 9457) and server-sent events.
+
+import { el, foreign } from "./dom.js";
+
+/** What the service, or the way to it, did not do. */
+export class Problem extends Error {
+  /**
+   * @param {Object} body the problem as the service gives it.
+   * @param {string|null} requestId the request's id.
+   */
+  constructor(body, requestId) {
+    super(body.detail ?? "The service gave an answer that this page does not understand.");
+    this.kind = String(body.type ?? "").split(":").pop();
+    this.title = body.title ?? "Error";
+    this.requestId = body.request_id ?? requestId;
+  }
+}
+
+const UNREACHABLE = "The service cannot be reached, or the connection broke off. Look whether it still runs.";
+
+/** Make a URL of the service, relative to the page. */
+export function serviceUrl(path, parameters = {}) {
+  const url = new URL(path, document.baseURI);
+  for (const [name, value] of Object.entries(parameters)) {
+    if (value !== null && value !== undefined && value !== "") url.searchParams.set(name, value);
+  }
+  return url.href;
+}
+
+/** Turn an answer's body into a problem. */
+export function problemOf(status, text, requestId) {
+  try {
+    return new Problem(JSON.parse(text), requestId);
+  } catch {
+    const detail = `The answer has the status ${status} and is no problem document; something between this page and the service may have made it.`;
+    return new Problem({ title: "Error", detail }, requestId);
+  }
+}
+
+/**
+ * Send a request.
+ * @returns {Promise<Response>} the answer, if it is a good one.
+ * @throws {Problem} if it is not, or if there is none.
+ */
+export async function send(url, options = {}) {
+  let response;
+  try {
+    response = await fetch(url, options);
+  } catch (error) {
+    throw explained(error);
+  }
+  if (!response.ok) throw problemOf(response.status, await response.text(), response.headers.get("x-request-id"));
+  return response;
+}
+
+/** Get JSON. */
+export const getJSON = async (path, parameters) => (await send(serviceUrl(path, parameters))).json();
+
+/**
+ * Read server-sent events as they come.
+ * @param {Response} response the answer.
+ * @yields {{kind: string, data: any}} each event, its data parsed.
+ */
+export async function* eventsOf(response) {
+  let event = { kind: "message", data: "" };
+  for await (const line of linesOf(response)) {
+    const [, field, value] = /^([^:]*):? ?(.*)$/s.exec(line);
+    if (line === "") {
+      if (event.data) yield { kind: event.kind, data: JSON.parse(event.data) };
+      event = { kind: "message", data: "" };
+    } else if (field === "event") event.kind = value;
+    else if (field === "data") event.data += value;
+  }
+}
+
+async function* linesOf(response) {
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  try {
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      // A line may end in any of three ways, and the two characters of one of them may come apart.
+      const lines = (rest + value).split(/\r\n|\n|\r(?!$)/);
+      rest = lines.pop();
+      yield* lines;
+    }
+  } catch (error) {
+    throw explained(error);
+  } finally {
+    reader.cancel().catch(() => {});
+  }
+}
+
+/** Show a problem. */
+export function problemBox(problem, hint = null) {
+  return el(
+    "div",
+    { class: "problem", role: "alert" },
+    el("strong", {}, problem.title),
+    el("p", {}, foreign(problem.message)),
+    hint && el("p", {}, hint),
+    problem.requestId ? el("p", { class: "hint" }, "Request id: ", el("code", {}, problem.requestId)) : null,
+  );
+}
+
+function explained(error) {
+  if (error.name === "AbortError" || error instanceof Problem) return error;
+  return new Problem({ title: "No connection", detail: UNREACHABLE }, null);
+}

@@ -1,0 +1,148 @@
+// The page: its forms, and what they start.
+
+import { AnswerPanel } from "./answer.js";
+import { getJSON, problemBox } from "./api.js";
+import { el, fill } from "./dom.js";
+import { watchService } from "./service.js";
+import { Holdings, Upload } from "./uploads.js";
+
+const at = (id) => document.getElementById(id);
+const fields = Object.fromEntries(["tenant", "mode", "compared", "model", "k", "question"].map((id) => [id, at(id)]));
+const [form, stop, answers, uploadForm, files, uploads] = ["ask", "stop", "answers", "upload", "files", "uploads"].map(at);
+const holdings = new Holdings(at("holdings"));
+const modes = new Map();
+let panels = [];
+
+const tenant = () => fields.tenant.value.trim() || "default";
+
+function option(value, text = value) {
+  return el("option", { value }, text);
+}
+
+function choose(select, value) {
+  if ([...select.options].some((choice) => choice.value === value)) select.value = value;
+}
+
+/** What was chosen is in the page's address, so that it can be loaded again and passed on. */
+function restore() {
+  const kept = new URLSearchParams(location.hash.slice(1));
+  for (const [name, field] of Object.entries(fields)) {
+    const value = kept.get(name);
+    if (value === null) continue;
+    if (field instanceof HTMLSelectElement) choose(field, value);
+    else field.value = value;
+  }
+}
+
+function keep() {
+  const chosen = Object.entries(fields).map(([name, field]) => [name, field.value]);
+  history.replaceState(null, "", `#${new URLSearchParams(chosen.filter(([, value]) => value))}`);
+}
+
+function describeModes() {
+  const chosen = [fields.mode.value, fields.compared.value].filter((name) => modes.has(name));
+  at("mode-description").textContent = chosen.map((name) => `${name}: ${modes.get(name).description}`).join(" ");
+}
+
+function body(mode) {
+  const asked = { q: fields.question.value, mode: mode.name, tenant_id: tenant() };
+  if (fields.model.value && mode.inputs.includes("model")) asked.model = fields.model.value;
+  if (fields.k.value && mode.inputs.includes("top_k")) asked.k = Number(fields.k.value);
+  return asked;
+}
+
+async function ask() {
+  leave();
+  keep();
+  const names = new Set([fields.mode.value, fields.compared.value].filter(Boolean));
+  const mine = [...names].map((name) => new AnswerPanel(modes.get(name), body(modes.get(name))));
+  panels = mine;
+  fill(answers, ...mine.map((panel) => panel.element));
+  answers.classList.toggle("side-by-side", mine.length > 1);
+  stop.disabled = false;
+  const problems = await Promise.all(mine.map((panel) => panel.ask()));
+  if (panels !== mine) return;
+  if (stop === document.activeElement) fields.question.focus();
+  stop.disabled = true;
+  // What the service could not do may have a reason that its state tells.
+  if (problems.some(Boolean)) watch();
+}
+
+function leave() {
+  for (const panel of panels) panel.stop();
+}
+
+let watching = false;
+async function watch() {
+  if (watching) return;
+  watching = true;
+  await watchService(at("service"), ({ llm }) => {
+    const chosen = fields.model.value;
+    fill(fields.model, option("", `default (${llm.model})`), ...llm.models.map((name) => option(name)));
+    choose(fields.model, chosen || new URLSearchParams(location.hash.slice(1)).get("model"));
+  });
+  watching = false;
+}
+
+async function loadModes() {
+  try {
+    const { items, broken } = await getJSON("modes");
+    for (const mode of items) modes.set(mode.name, mode);
+    fill(fields.mode, ...items.map(({ name }) => option(name)));
+    fill(fields.compared, option("", "nothing"), ...items.map(({ name }) => option(name)));
+    choose(fields.mode, "standard");
+    if (broken.length) at("mode-description").after(faults(broken));
+  } catch (problem) {
+    fill(answers, problemBox(problem));
+  }
+}
+
+function faults(broken) {
+  return el(
+    "div",
+    { class: "notice" },
+    el("p", {}, "These files of modes have faults and are not served:"),
+    el("ul", {}, ...broken.map((fault) => el("li", {}, fault))),
+  );
+}
+
+function upload(chosen) {
+  if (!chosen.length) return;
+  const owner = tenant();
+  const refresh = () => owner === tenant() && holdings.show(owner);
+  uploads.prepend(new Upload(owner, [...chosen], refresh).element);
+}
+
+form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  ask();
+});
+stop.addEventListener("click", leave);
+fields.question.addEventListener("keydown", (event) => {
+  // While a word is still being put together by an input method, Enter belongs to that.
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+  event.preventDefault();
+  form.requestSubmit();
+});
+form.addEventListener("change", () => {
+  keep();
+  describeModes();
+});
+fields.tenant.addEventListener("change", () => holdings.show(tenant()));
+uploadForm.addEventListener("submit", (event) => {
+  event.preventDefault();
+  upload(files.files);
+  uploadForm.reset();
+});
+addEventListener("dragover", (event) => event.preventDefault());
+addEventListener("drop", (event) => {
+  // Without this, the browser would open the file in place of the page.
+  event.preventDefault();
+  upload(event.dataTransfer.files);
+});
+
+watch();
+await loadModes();
+restore();
+describeModes();
+holdings.show(tenant());

@@ -1,0 +1,88 @@
+// What was searched and found: each chunk with its score, its grade, and whether it went on to the answer.
+
+import { count, el, fill, foreign } from "./dom.js";
+import { markedText, openPassage, placeOf, titleOf } from "./passage.js";
+
+/** The searches of one answer. */
+export class Searches {
+  constructor() {
+    this.element = el("div", { class: "searches" });
+    this.searches = [];
+  }
+
+  /** Take a search: its question, or null where the mode does not tell, and its chunks. */
+  add({ query, documents }) {
+    const cards = documents.map((chunk) => new Card(chunk));
+    this.searches.push(cards);
+    const again = this.searches.length > 1 ? "Searched again" : "Searched";
+    this.element.append(
+      el("h4", {}, query ? `${again}: ` : again, query ? foreign(query, { class: "searched" }) : null),
+      documents.length
+        ? el("ol", { class: "plain chunks" }, ...cards.map((card) => card.element))
+        : el("p", { class: "hint" }, "Nothing was found."),
+    );
+  }
+
+  /** Take the verdicts on the chunks of the last search. */
+  grade(grades) {
+    const byChunk = new Map(grades.map((grade) => [grade.chunk_id, grade]));
+    for (const card of this.searches.at(-1) ?? []) {
+      const grade = byChunk.get(card.chunk.chunk_id);
+      if (grade) card.grade(grade);
+    }
+  }
+
+  /** Take the result: which chunks the model was given, under which numbers, and what of them is cited. */
+  finish({ documents, citations }) {
+    const known = new Set(this.searches.flat().map((card) => card.chunk.chunk_id));
+    const untold = documents.filter((chunk) => !known.has(chunk.chunk_id));
+    if (untold.length) this.add({ query: null, documents: untold });
+    const numbers = new Map(documents.map((chunk, index) => [chunk.chunk_id, index + 1]));
+    // What a second search found again stands under the second one.
+    for (const card of this.searches.flat().reverse()) {
+      const id = card.chunk.chunk_id;
+      card.finish(numbers.get(id) ?? null, citations.filter((citation) => citation.chunk_id === id));
+      numbers.delete(id);
+    }
+  }
+
+  get summary() {
+    return count(this.searches.flat().length, "chunk");
+  }
+}
+
+class Card {
+  constructor(chunk) {
+    this.chunk = chunk;
+    this.number = el("span", { class: "number" });
+    this.verdict = el("span", { class: "verdict" });
+    this.text = el("div", { class: "text", dir: "auto" }, chunk.text);
+    this.open = el("button", { type: "button", class: "link", onclick: () => openPassage(chunk, this.citations) }, titleOf(chunk));
+    this.citations = [];
+    const score = chunk.score === null ? null : el("span", { class: "score" }, `score ${chunk.score.toFixed(2)}`);
+    this.element = el(
+      "li",
+      { class: "chunk" },
+      el("div", { class: "chunk-head" }, this.number, this.open, el("span", { class: "hint" }, ...placeOf(chunk))),
+      el("div", { class: "chunk-marks" }, score, this.verdict),
+      this.text,
+    );
+  }
+
+  grade({ label, score, kept }) {
+    this.graded = true;
+    fill(
+      this.verdict,
+      el("span", { class: `grade ${label.toLowerCase()}` }, `${label} ${score.toFixed(2)}`),
+      el("span", { class: "kept" }, kept ? "kept" : "dropped"),
+    );
+    this.element.classList.toggle("dropped", !kept);
+  }
+
+  finish(number, citations) {
+    this.citations = citations;
+    this.number.textContent = number === null ? "" : `[${number}]`;
+    fill(this.text, ...markedText(this.chunk, citations).parts);
+    if (!this.graded) fill(this.verdict, el("span", { class: "kept" }, number === null ? "not used" : "given to the model"));
+  }
+}
