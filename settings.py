@@ -46,6 +46,14 @@ class Settings(BaseSettings):
     max_top_k: int = Field(50, ge=1, description="Largest `k` (chunks to retrieve) a request may ask for.")
     request_timeout: float = Field(300.0, gt=0, description="Seconds a query may take before it is a 504.")
 
+    mcp_allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description=(
+            "Host names (comma separated) by which browsers may call `/mcp`, besides this machine's own; `*` for"
+            " every one."
+        ),
+    )
+
     # Modes
     pipelines_dir: Path | None = Field(
         None, description="Directory with further modes (`*.yml`); a file there wins over a built-in mode."
@@ -207,7 +215,7 @@ class Settings(BaseSettings):
         ),
     )
 
-    @field_validator("allowed_modules", "allowed_models", mode="before")
+    @field_validator("allowed_modules", "allowed_models", "mcp_allowed_hosts", mode="before")
     @classmethod
     def _split_commas(cls, value: Any) -> Any:
         if isinstance(value, str):

@@ -63,6 +63,22 @@ class ServiceStoppingError(RuntimeError):
         super().__init__("the service stops, and the answer is not complete; ask again")
 
 
+class UntrustedOriginError(ValueError):
+    """A request comes from a page of a website that is not trusted, or calls the service by a foreign name."""
+
+    def __init__(self, header: str, value: str) -> None:
+        """
+        Name the header.
+
+        :param header: `Origin` or `Host`.
+        :param value: what it says.
+        """
+        super().__init__(
+            f"{header} is '{value[:100]}', which is not this machine; if it is one of yours, name its host in "
+            "MCP_ALLOWED_HOSTS"
+        )
+
+
 class LimitError(ValueError):
     """A part of a request is over a limit of the settings."""
 
@@ -98,6 +114,7 @@ class UploadNotKeptError(jobs.QueueUnavailableError):
 
 # Exception → status and kind of problem; the first that fits counts, so a subclass stands before its parent.
 _PROBLEMS: list[tuple[type[Exception], int, str]] = [
+    (UntrustedOriginError, 403, "untrusted-origin"),
     (UnknownModeError, 404, "unknown-mode"),
     (storing.UnknownTenantError, 404, "unknown-tenant"),
     (storing.UnknownDocumentError, 404, "unknown-document"),
@@ -213,9 +230,12 @@ def describe(error: Exception) -> tuple[int, str, str]:
     """
     Say what a client is told of an error.
 
-    :param error: what a mode, a store or a queue raised.
+    :param error: what a mode, a store or a queue raised, or what is wrong with a request.
     :returns: status, kind of problem and detail; of an error that is not in the table, 500 and no detail of it.
     """
+    if isinstance(error, RequestValidationError):
+        told = (f"{field}: {message}" if field else message for field, message in _faults(error))
+        return 422, "invalid-request", "; ".join(told)
     for error_type, status, kind in _PROBLEMS:
         if isinstance(error, error_type):
             return status, kind, _TOLD.get(type(error)) or str(error) or kind.replace("-", " ")
@@ -304,19 +324,19 @@ def _methods(request: Request) -> list[str]:
 
 
 def _more(error: Exception) -> dict[str, Any]:
+    if isinstance(error, RequestValidationError):
+        return {"errors": [{"field": field, "message": message} for field, message in _faults(error)]}
     return {"errors": error.errors} if isinstance(error, LimitError) else {}
 
 
 async def _invalid_request(request: Request, error: RequestValidationError) -> JSONResponse:
+    completed = RequestValidationError([_completed(request, fault) for fault in error.errors()])
+    return await _known_error(request, completed)
+
+
+def _faults(error: RequestValidationError) -> list[tuple[str, str]]:
     # Never `input`: it may hold what JSON can't, and is the caller's own.
-    faults = [
-        {"field": _field(fault["loc"]), "message": _message(_completed(request, fault))}
-        for fault in error.errors()
-    ]
-    detail = "; ".join(
-        f"{fault['field']}: {fault['message']}" if fault["field"] else fault["message"] for fault in faults
-    )
-    return problem_response(422, "invalid-request", detail, request.state.request_id, errors=faults)
+    return [(_field(fault["loc"]), _message(fault)) for fault in error.errors()]
 
 
 def _retry_after(error: Exception, status: int) -> dict[str, str] | None:

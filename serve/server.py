@@ -13,6 +13,8 @@ from settings import Settings
 logger = logging.getLogger("thresher.server")
 
 GRACE_SECONDS = 10
+# For telling a client that its answer breaks off.
+_FAREWELL_SECONDS = 1
 _BACKLOG = 2048
 
 
@@ -81,6 +83,16 @@ class Server(uvicorn.Server):
         """
         self.lifespan.state["stopping"].set()
         await super().shutdown(sockets)
+
+
+async def grace_ends(stopping: asyncio.Event) -> None:
+    """
+    Wait until the time is nearly over that answers under way have to end when the server stops.
+
+    :param stopping: `request.state.stopping`.
+    """
+    await stopping.wait()
+    await asyncio.sleep(GRACE_SECONDS - _FAREWELL_SECONDS)
 
 
 def make(app: ASGIApp, bound: socket.socket, lock: DataDirLock) -> Server:

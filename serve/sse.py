@@ -10,10 +10,9 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from serve.errors import ServiceStoppingError
-from serve.server import GRACE_SECONDS
+from serve.server import grace_ends
 
 HEARTBEAT_SECONDS = 10.0
-_FAREWELL_SECONDS = 1.0
 _HEADERS = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
 
 
@@ -104,8 +103,7 @@ class _LiveBody:
         await self._read.put(fault)
 
     async def _break_off(self, stopping: asyncio.Event) -> None:
-        await stopping.wait()
-        await asyncio.sleep(GRACE_SECONDS - _FAREWELL_SECONDS)
+        await grace_ends(stopping)
         await self._read.put(ServiceStoppingError())
 
 
