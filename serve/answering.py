@@ -9,6 +9,7 @@ from modes.mode import RunInputs
 from modes.recording import StreamEvent
 from modes.results import QueryResult
 from registry import ModeRegistry
+from serve import timing
 from serve.errors import LimitError
 from settings import Settings
 
@@ -57,7 +58,9 @@ class Answering:
         :raises QueryTimeoutError: if it takes too long.
         """
         self._check(query, inputs)
-        return await self.registry[mode].run_async(query, history, self._seconds(timeout), **inputs)
+        result = await self.registry[mode].run_async(query, history, self._seconds(timeout), **inputs)
+        timing.note(result)
+        return result
 
     def stream(
         self,

@@ -1,6 +1,6 @@
 """What the HTTP API takes and gives; what belongs to ingestion is in `ingestion_schemas`."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -52,8 +52,15 @@ class Request(BaseModel):
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
 
-class QueryBody(Request):
-    """A question; each field can also be a query parameter of the same name, which then wins."""
+class Message(Request):
+    """One turn of a conversation."""
+
+    role: Literal["user", "assistant"]
+    content: Text
+
+
+class Question(Request):
+    """A question with all that a mode can be given; `GET /modes` tells which of it a mode takes."""
 
     q: FilledText | None = Field(None, description="The question.", examples=["What is a mode?"])
     mode: Text | None = Field(
@@ -67,6 +74,27 @@ class QueryBody(Request):
         description="Haystack filters over the chunks' metadata and content.",
         examples=[{"field": "meta.title", "operator": "==", "value": "README"}],
     )
+    history: list[Message] = Field(
+        default_factory=list,
+        description="The conversation before the question, oldest first; the question is made self-contained from it.",
+    )
+    instructions: Text | None = Field(
+        None, description="What is asked of the answer's form, such as its language."
+    )
+    json_schema: dict[str, Any] | None = Field(
+        None, description="In structured modes, the JSON schema that `data` has to match."
+    )
+    generation_kwargs: dict[str, Any] | None = Field(
+        None,
+        description="Options of the model by OpenAI's names.",
+        examples=[{"temperature": 0.2, "max_tokens": 200}],
+    )
+
+
+class QueryBody(Question):
+    """A question; most fields can also be a query parameter of the same name, which then wins."""
+
+    stream: bool | None = Field(None, description="Whether to answer with server-sent events.")
 
 
 class QueryResponse(QueryResult):
