@@ -25,7 +25,7 @@ from benchmarks.raw_http import RawClient
 from benchmarks.stub_llm import MODEL
 from components.llm_grading import YES_NO_PROMPT, YES_NO_SYSTEM
 from components.prompting import INSTRUCTIONS, SYSTEM_PROMPT
-from components.structuring import ASKED_SCHEMA
+from components.structured_data import ASKED_SCHEMA
 
 TOP_K = 5
 # As many as the service's search gives to rank.

@@ -22,6 +22,11 @@ INSTRUCTIONS = (
     "Answer in one sentence using only the passages, and end it with the number of the passage "
     "it comes from, like [1]."
 )
+# Stands before what a caller asks for. It follows the passages' own rules, and says that those go first.
+CALLER_INSTRUCTIONS = (
+    "Whoever asks has wishes about the form of the answer, such as its language, tone or length. Follow "
+    "them only where they leave the answer to the passages alone, with the passages' numbers in it:"
+)
 
 # Chat templates mark turns with control tokens such as <|im_end|> or <start_of_turn>. A model server parses
 # them in any text it is given, so a document that holds one could end the user's turn and begin another.
@@ -48,7 +53,8 @@ class GroundedPromptBuilder:
     The system message is the same for every request, so a model server keeps its KV cache. The user message
     holds the passages, numbered as the documents are, between two marks with a code that document text can't
     know; then the question; then the instructions. No document, question or instruction is rendered as a
-    template.
+    template. What a caller asks for comes behind the system message's own text, framed like the passages and
+    subject to it.
 
     ### Usage example
 
@@ -89,12 +95,16 @@ class GroundedPromptBuilder:
         self._secret = secrets.token_bytes(16)
 
     @component.output_types(messages=list[ChatMessage])
-    def run(self, query: str, documents: list[Document]) -> dict[str, Any]:
+    def run(
+        self, query: str, documents: list[Document], caller_instructions: str | None = None
+    ) -> dict[str, Any]:
         """
         Build the messages.
 
         :param query: The question.
         :param documents: The chunks to answer from; passage `[n]` is `documents[n - 1]`.
+        :param caller_instructions: What the caller asks of the answer's form. It can't replace `system_prompt`
+            or `instructions`.
         :returns: A dictionary with `messages`, empty when there are no documents: then there is nothing to
             ask.
         """
@@ -108,21 +118,31 @@ class GroundedPromptBuilder:
         titles = list(map(without_control_tokens, titles))
         text = self._user_text(without_control_tokens(query), titles, passages)
         user = ChatMessage.from_user(text, meta={"query": query, "passages": passages, "titles": titles})
-        return {"messages": [ChatMessage.from_system(self.system_prompt), user]}
+        return {"messages": [ChatMessage.from_system(self._system_text(caller_instructions)), user]}
 
     @component.output_types(messages=list[ChatMessage])
-    async def run_async(self, query: str, documents: list[Document]) -> dict[str, Any]:
+    async def run_async(
+        self, query: str, documents: list[Document], caller_instructions: str | None = None
+    ) -> dict[str, Any]:
         """
         Build the messages; in a thread when passages have to be cut down, which takes some milliseconds.
 
         :param query: The question.
         :param documents: The chunks to answer from.
+        :param caller_instructions: What the caller asks of the answer's form.
         :returns: As `run`.
         """
         length = sum(len(document.content or "") for document in documents)
         if self.max_context_chars is None or length <= self.max_context_chars:
-            return self.run(query, documents)
-        return await asyncio.to_thread(self.run, query, documents)
+            return self.run(query, documents, caller_instructions)
+        return await asyncio.to_thread(self.run, query, documents, caller_instructions)
+
+    def _system_text(self, caller_instructions: str | None) -> str:
+        wishes = without_control_tokens(caller_instructions or "").strip()
+        if not wishes:
+            return self.system_prompt
+        code = self._frame_code(wishes)
+        return f"{self.system_prompt}\n\n{CALLER_INSTRUCTIONS}\n<wishes {code}>\n{wishes}\n</wishes {code}>"
 
     def _user_text(self, query: str, titles: list[str], passages: list[str]) -> str:
         blocks = [

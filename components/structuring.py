@@ -7,45 +7,31 @@ from typing import Any
 
 from haystack import Document, component
 from haystack.components.generators.chat.types import ChatGenerator
-from haystack.dataclasses import ChatMessage
+from haystack.dataclasses import ChatMessage, StreamingChunk
 from jsonschema import Draft202012Validator
 
-from components.citing import CANNOT_ANSWER, MIN_CONFIDENCE, CitedText, no_answer
-from components.confidence import answer_probability
+from components.citing import MIN_CONFIDENCE
+from components.events import emit, wants_tokens
+from components.json_streaming import AnswerReader
+from components.models.errors import InvalidGenerationError
+from components.structured_data import (
+    ASKED_SCHEMA,
+    DEFAULT_SCHEMA,
+    nothing_found,
+    only_given,
+    own_data,
+    resolved,
+)
 from components.supporting import Sources
-from components.validating import InvalidReplyError, checked_data, checked_reply, checked_schema
+from components.validating import (
+    InvalidReplyError,
+    checked_data,
+    checked_reply,
+    checked_schema,
+    is_cut_off,
+    labels,
+)
 
-# What a model is asked for. Not for its confidence: a small model writes 1 whatever it answers, and each
-# token costs time. The builder measures that itself.
-ASKED_SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "properties": {
-        # Bounded, so that a small model that rambles still closes its JSON.
-        "answer": {
-            "type": "string",
-            "maxLength": 600,
-            "description": "shortest exact phrase copied from the passages",
-        },
-        "citations": {
-            "type": "array",
-            "items": {"type": "integer", "minimum": 1},
-            "description": "numbers of the passages that hold the answer",
-        },
-        "cannot_answer": {"type": "boolean", "description": "true if no passage holds the answer"},
-        "reasoning": {"type": "string", "maxLength": 160, "description": "why, in at most 12 words"},
-    },
-    "required": ["answer", "citations", "cannot_answer", "reasoning"],
-    "additionalProperties": False,
-}
-# What `data` matches by default.
-DEFAULT_SCHEMA: dict[str, Any] = {
-    **ASKED_SCHEMA,
-    "properties": {
-        **ASKED_SCHEMA["properties"],
-        "confidence": {"type": "number", "minimum": 0, "maximum": 1},
-    },
-    "required": [*ASKED_SCHEMA["required"], "confidence"],
-}
 INSTRUCTIONS = "Reply with one JSON object that matches this JSON Schema:\n"
 MAX_TOKENS = 300
 
@@ -98,6 +84,7 @@ class StructuredAnswerBuilder:
         max_repairs: int = 1,
         generation_kwargs: dict[str, Any] | None = None,
         min_confidence: float = MIN_CONFIDENCE,
+        emit_tokens: bool = False,
     ) -> None:
         """
         Create the builder.
@@ -109,9 +96,11 @@ class StructuredAnswerBuilder:
         :param generation_kwargs: Further parameters of each call, such as `max_tokens` (300 by default).
         :param min_confidence: An answer with less measured confidence becomes `cannot_answer`. 0 gives every
             answer that the model gave.
+        :param emit_tokens: Whether the listener of the run is told the answer's text while the model writes it.
         :raises InvalidSchemaError: If the schema is not a valid one of an object.
         """
         self.min_confidence = min_confidence
+        self.emit_tokens = emit_tokens
         self.chat_generator = chat_generator
         self.json_schema = json_schema
         self.max_repairs = max_repairs
@@ -131,7 +120,7 @@ class StructuredAnswerBuilder:
         confidence=float,
         cannot_answer=bool,
         reasoning=str,
-        data=dict[str, Any],
+        data=dict[str, Any] | None,
         removed_citations=int,
         usage=dict[str, Any],
         model=str,
@@ -143,6 +132,7 @@ class StructuredAnswerBuilder:
         query: str,
         model: str | None = None,
         json_schema: dict[str, Any] | None = None,
+        generation_kwargs: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
         """
         Ask for an answer and check it.
@@ -152,18 +142,20 @@ class StructuredAnswerBuilder:
         :param query: The question.
         :param model: Another model than the generator's own, for this request.
         :param json_schema: Another schema, for this request.
+        :param generation_kwargs: Parameters of this request's calls, on top of the builder's own. With `max_tokens`
+            among them, no call gets more; `stop` counts for nothing, since it would break the JSON.
         :returns: A dictionary with `answer`, `citations`, `confidence` (measured, not the model's word for
-            it),
-            `cannot_answer` (then the answer is the fixed sentence), `reasoning`, `data` (the whole reply,
+            it), `cannot_answer` (then the answer is the fixed sentence), `reasoning`, `data` (the whole reply,
             matching the schema), `removed_citations` (numbers that named nothing given), `usage` (over all
-            calls) and
-            `model`. Without documents no model is asked.
+            calls) and `model`. Without documents no model is asked. Where there is no answer, `data` of another
+            schema than the default is None: nobody but the model could fill it.
         :raises StructuredAnswerError: If no reply matches the schema.
+        :raises InvalidGenerationError: If the request's `max_tokens` were too few for a whole reply.
         :raises InvalidSchemaError: If `json_schema` is not a valid one of an object.
         """
-        exchange = self._exchange(messages, documents, query, model, json_schema)
+        exchange = self._exchange(messages, documents, query, model, json_schema, generation_kwargs)
         try:
-            call = next(exchange)
+            call = self._telling(next(exchange))
             while True:
                 call = exchange.send(self._generator().run(**call))
         except StopIteration as stop:
@@ -175,7 +167,7 @@ class StructuredAnswerBuilder:
         confidence=float,
         cannot_answer=bool,
         reasoning=str,
-        data=dict[str, Any],
+        data=dict[str, Any] | None,
         removed_citations=int,
         usage=dict[str, Any],
         model=str,
@@ -187,6 +179,7 @@ class StructuredAnswerBuilder:
         query: str,
         model: str | None = None,
         json_schema: dict[str, Any] | None = None,
+        generation_kwargs: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
         """
         Ask for an answer and check it, as `run` does, without blocking the event loop.
@@ -196,21 +189,46 @@ class StructuredAnswerBuilder:
         :param query: The question.
         :param model: Another model for this request.
         :param json_schema: Another schema for this request.
+        :param generation_kwargs: Parameters of this request's calls.
         :returns: As `run`.
         :raises StructuredAnswerError: If no reply matches the schema.
+        :raises InvalidGenerationError: If the request's `max_tokens` were too few for a whole reply.
         :raises InvalidSchemaError: If `json_schema` is not a valid one of an object.
         """
-        exchange = self._exchange(messages, documents, query, model, json_schema)
+        exchange = self._exchange(messages, documents, query, model, json_schema, generation_kwargs)
         try:
             call = next(exchange)
-            while True:
-                generator = self._generator()
-                if hasattr(generator, "run_async"):
-                    call = exchange.send(await generator.run_async(**call))
-                else:
+            generator = self._generator()
+            if not hasattr(generator, "run_async"):
+                call = self._telling(call)
+                while True:
                     call = exchange.send(await asyncio.to_thread(generator.run, **call))
+            call = self._telling_async(call)
+            while True:
+                call = exchange.send(await generator.run_async(**call))
         except StopIteration as stop:
             return stop.value
+
+    def _telling(self, call: _Call) -> _Call:
+        """Have the answer's text told as it is written. Of the first reply only: a second one mends it."""
+        if not self._tells:
+            return call
+        reader = AnswerReader()
+        return {**call, "streaming_callback": lambda chunk: _tell(reader, chunk)}
+
+    def _telling_async(self, call: _Call) -> _Call:
+        if not self._tells:
+            return call
+        reader = AnswerReader()
+
+        async def tell(chunk: StreamingChunk) -> None:
+            _tell(reader, chunk)
+
+        return {**call, "streaming_callback": tell}
+
+    @property
+    def _tells(self) -> bool:
+        return self.emit_tokens and wants_tokens()
 
     def _generator(self) -> Any:
         if self.chat_generator is None:
@@ -224,12 +242,15 @@ class StructuredAnswerBuilder:
         query: str,
         model: str | None,
         json_schema: dict[str, Any] | None,
+        generation_kwargs: dict[str, Any] | None,
     ) -> Generator[_Call, dict[str, Any], dict[str, Any]]:
         """Talk with the model: yields each call to make, takes its result, returns the component's output."""
         schema, validator = self._form(json_schema)
+        own = schema is ASKED_SCHEMA
         if not documents:
-            return _nothing(own=schema is ASKED_SCHEMA)
-        kwargs = self._kwargs(schema, len(documents), model)
+            return nothing_found(own)
+        budget = (generation_kwargs or {}).get("max_tokens")
+        kwargs = self._kwargs(schema, len(documents), model, generation_kwargs)
         messages = _with_schema(messages, schema)
         faults: list[str] = []
         usage: dict[str, int] = {}
@@ -239,17 +260,17 @@ class StructuredAnswerBuilder:
             _add_usage(usage, reply)
             try:
                 data = checked_reply(reply, validator)
-                result = _resolved(data, reply, Sources(query, documents), self.min_confidence)
-                own = schema is ASKED_SCHEMA
-                data = (
-                    _own_data(result) if own else checked_data(_only_given(data, len(documents)), validator)
-                )
-                return {**result, "data": data, "usage": usage, "model": str(reply.meta.get("model") or "")}
+                given = data if own else checked_data(only_given(data, len(documents)), validator)
+                result = resolved(data, reply, Sources(query, documents), self.min_confidence, labels(schema))
+                told = own_data(result) if own else None if result["cannot_answer"] else given
+                return {**result, "data": told, "usage": usage, "model": str(reply.meta.get("model") or "")}
             except InvalidReplyError as fault:
                 faults.append(str(fault))
                 if len(faults) > self.max_repairs:
+                    if budget and is_cut_off(reply):
+                        raise InvalidGenerationError(_too_few(budget)) from fault
                     raise StructuredAnswerError(faults) from fault
-            kwargs = {**kwargs, "max_tokens": 2 * kwargs["max_tokens"]}
+            kwargs = {**kwargs, "max_tokens": budget or 2 * kwargs["max_tokens"]}
             messages = [*messages, *_repair(reply, faults[-1])]
 
     def _form(self, json_schema: dict[str, Any] | None) -> tuple[dict[str, Any], Draft202012Validator]:
@@ -258,13 +279,17 @@ class StructuredAnswerBuilder:
             return json_schema, checked_schema(json_schema)
         return ASKED_SCHEMA if self.json_schema is None else self.json_schema, self._validator
 
-    def _kwargs(self, schema: dict[str, Any], count: int, model: str | None) -> dict[str, Any]:
+    def _kwargs(
+        self, schema: dict[str, Any], count: int, model: str | None, given: dict[str, Any] | None
+    ) -> dict[str, Any]:
         form = {"name": "answer", "schema": _citing_only(schema, count), "strict": True}
         kwargs: dict[str, Any] = {
             "max_tokens": MAX_TOKENS,
             "logprobs": True,
             **(self.generation_kwargs or {}),
+            **(given or {}),
         }
+        kwargs.pop("stop", None)
         kwargs["response_format"] = {"type": "json_schema", "json_schema": form}
         if model:
             kwargs["model"] = model
@@ -307,69 +332,10 @@ def _add_usage(usage: dict[str, int], reply: ChatMessage) -> None:
             usage[name] = usage.get(name, 0) + count
 
 
-def _nothing(own: bool) -> dict[str, Any]:
-    """Give the result of a question without documents; `data` of a foreign schema can't be made up."""
-    result: dict[str, Any] = {
-        **no_answer(),
-        "reasoning": "There are no documents on this question.",
-        "usage": {},
-        "model": "",
-    }
-    del result["supported"]
-    return result | {"data": _own_data(result) if own else {}}
+def _tell(reader: AnswerReader, chunk: StreamingChunk) -> None:
+    if text := reader.read(chunk.content or ""):
+        emit("token", text=text)
 
 
-def _resolved(
-    data: dict[str, Any], reply: ChatMessage, sources: Sources, min_confidence: float
-) -> dict[str, Any]:
-    """Resolve the citations of a valid reply and measure how far its answer can be trusted."""
-    answer = data.get("answer")
-    cited = CitedText(answer if isinstance(answer, str) else "\n".join(_strings(data)), sources)
-    cited.cite(_numbers(data), cited.bare)
-    cited.attribute()
-    told = {"reasoning": str(data.get("reasoning") or ""), "removed_citations": cited.removed}
-    refused = data.get("cannot_answer") is True or cited.refused
-    probability = answer_probability(reply, answer) if isinstance(answer, str) else None
-    confidence = 0.0 if refused else cited.confidence(probability)
-    if refused or confidence < min_confidence:
-        return {
-            "answer": CANNOT_ANSWER,
-            "citations": [],
-            "cannot_answer": True,
-            "confidence": confidence,
-            **told,
-        }
-    return {
-        "answer": cited.bare if isinstance(answer, str) else json.dumps(data, ensure_ascii=False),
-        "citations": cited.citations(),
-        "cannot_answer": False,
-        "confidence": confidence,
-        **told,
-    }
-
-
-def _own_data(result: dict[str, Any]) -> dict[str, Any]:
-    """Put a result into the form of the default schema."""
-    data = {name: result[name] for name in DEFAULT_SCHEMA["properties"]}
-    return data | {"citations": [citation["index"] for citation in result["citations"]]}
-
-
-def _numbers(data: dict[str, Any]) -> list[int]:
-    numbers = data.get("citations")
-    return [number for number in numbers if type(number) is int] if isinstance(numbers, list) else []
-
-
-def _only_given(data: dict[str, Any], count: int) -> dict[str, Any]:
-    """Take out citations of passages that were not given from data of any schema."""
-    numbers = data.get("citations")
-    if not isinstance(numbers, list):
-        return data
-    return {**data, "citations": [n for n in numbers if type(n) is not int or 1 <= n <= count]}
-
-
-def _strings(value: Any) -> list[str]:
-    if isinstance(value, dict):
-        return [text for part in value.values() for text in _strings(part)]
-    if isinstance(value, list):
-        return [text for part in value for text in _strings(part)]
-    return [value] if isinstance(value, str) else []
+def _too_few(max_tokens: int) -> str:
+    return f"generation_kwargs.max_tokens is {max_tokens}, too few for the JSON of an answer; ask for more"

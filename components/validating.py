@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterator
 from itertools import islice
 from typing import Any, NoReturn
 
@@ -50,17 +51,45 @@ def checked_schema(schema: Any) -> Draft202012Validator:
 
 
 def _references(schema: Any) -> list[str]:
-    """List what a schema refers to, without recursion: its depth is the caller's choice."""
-    found: list[str] = []
+    found = (part.get(key) for part in _parts(schema) for key in ("$ref", "$dynamicRef"))
+    return [reference for reference in found if isinstance(reference, str)]
+
+
+def _parts(schema: Any) -> Iterator[dict[str, Any]]:
+    """Give every object in a schema, without recursion: its depth is the caller's choice."""
     rest = [schema]
     while rest:
         part = rest.pop()
         if isinstance(part, dict):
-            found += [part[key] for key in ("$ref", "$dynamicRef") if isinstance(part.get(key), str)]
+            yield part
             rest += part.values()
         elif isinstance(part, list):
             rest += part
-    return found
+
+
+def labels(schema: Any) -> frozenset[str]:
+    """
+    List the texts that a schema offers to choose from.
+
+    :param schema: A checked schema.
+    :returns: Every text of an `enum` or `const` in it.
+    """
+    found: set[str] = set()
+    for part in _parts(schema):
+        choices = part.get("enum")
+        offered = [*(choices if isinstance(choices, list) else []), part.get("const")]
+        found |= {text for text in offered if isinstance(text, str)}
+    return frozenset(found)
+
+
+def is_cut_off(reply: ChatMessage) -> bool:
+    """
+    Tell whether a reply ended for want of tokens.
+
+    :param reply: The model's reply.
+    :returns: True where the model had more to say.
+    """
+    return reply.meta.get("finish_reason") == "length"
 
 
 def checked_reply(reply: ChatMessage, validator: Draft202012Validator) -> dict[str, Any]:
@@ -73,7 +102,7 @@ def checked_reply(reply: ChatMessage, validator: Draft202012Validator) -> dict[s
     :raises InvalidReplyError: If it was cut off, is no JSON, or doesn't match.
     """
     text = reply.text or ""
-    if reply.meta.get("finish_reason") == "length":
+    if is_cut_off(reply):
         raise InvalidReplyError("it was cut off before its end; be shorter")
     fenced = _FENCE.match(text)
     try:

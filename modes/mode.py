@@ -11,7 +11,9 @@ from haystack import Document
 from haystack.core.errors import PipelineRuntimeError
 from haystack.dataclasses import ChatMessage
 
+from components.caller_options import caller_options
 from components.events import listen
+from components.validating import checked_schema
 from modes.checking import CheckedPipeline
 from modes.recording import RunRecord, StreamEvent
 from modes.results import QueryResult, RetrievedDocument
@@ -35,7 +37,7 @@ class RunInputs(TypedDict, total=False):
     instructions: str | None
     """What the caller asks of the answer's form, such as its language; the mode's own instructions stay in force."""
     generation_kwargs: dict[str, Any] | None
-    """Options of the answering model by OpenAI's names, such as `max_tokens`."""
+    """Options of the answering model by OpenAI's names; see `components.caller_options`."""
 
 
 RUN_INPUTS = ("query", *RunInputs.__annotations__)
@@ -124,6 +126,8 @@ class Mode:
         :raises UnsupportedInputError: if the mode does not take one of these.
         :raises UnknownTenantError: if the tenant has no documents.
         :raises UnknownModelError: if the model is not allowed.
+        :raises InvalidGenerationError: if one of `generation_kwargs` is unknown or out of its range.
+        :raises InvalidSchemaError: if `json_schema` can't be used.
         :raises StructuredAnswerError: if the model gave no valid JSON, in structured modes.
         :raises QueryTimeoutError: if it takes longer than `timeout`.
         """
@@ -201,6 +205,11 @@ class Mode:
                 raise UnsupportedInputError(
                     f"mode '{self.name}' takes no '{name}'; it has {', '.join(self.inputs)}"
                 )
+        if "generation_kwargs" in given:
+            given["generation_kwargs"] = caller_options(given["generation_kwargs"])
+        if "json_schema" in given:
+            # The builder of the answer checks it too, but only when everything before it has been done.
+            checked_schema(given["json_schema"])
         return self._checked.feed(given)
 
     def _result(self, outputs: dict[str, Any], record: RunRecord) -> QueryResult:

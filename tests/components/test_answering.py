@@ -5,7 +5,8 @@ from jsonschema import Draft202012Validator
 from components.citing import CitedAnswerBuilder
 from components.models.llama_cpp import LlamaCppChatGenerator
 from components.prompting import GroundedPromptBuilder
-from components.structuring import DEFAULT_SCHEMA, StructuredAnswerBuilder
+from components.structured_data import DEFAULT_SCHEMA
+from components.structuring import StructuredAnswerBuilder
 
 pytestmark = pytest.mark.model
 

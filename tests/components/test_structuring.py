@@ -9,7 +9,8 @@ from jsonschema import Draft202012Validator
 
 from components.citing import CANNOT_ANSWER
 from components.prompting import GroundedPromptBuilder
-from components.structuring import DEFAULT_SCHEMA, StructuredAnswerBuilder, StructuredAnswerError
+from components.structured_data import DEFAULT_SCHEMA
+from components.structuring import StructuredAnswerBuilder, StructuredAnswerError
 from components.validating import InvalidSchemaError
 
 QUERY = "How tall is the tower?"
