@@ -1,0 +1,92 @@
+"""Clients that go away before their answer is complete: nobody works on it any longer."""
+
+import asyncio
+import re
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+# Where a question is asked. What changes documents or jobs goes on without its client.
+_ASKING = re.compile(r"/(query|v1|mcp)(/.*)?|/(?!ingest/|documents/)[^/]+/run")
+# As nginx has it; nobody gets it, but it stands in the access line.
+_CLIENT_LEFT = 499
+
+
+class LeavingMiddleware:
+    """
+    Cancels the work on a question when its client goes away before the answer is complete.
+
+    `request.state.left` is an event that is set then, for what works on the question in another task than the
+    request's.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        """
+        Wrap an application.
+
+        :param app: the application.
+        """
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """
+        Handle one connection.
+
+        :param scope: the ASGI scope.
+        :param receive: gives the request's messages.
+        :param send: takes the response's messages.
+        """
+        if scope["type"] != "http" or not _ASKING.fullmatch(scope["path"]):
+            await self.app(scope, receive, send)
+            return
+        visit = _Visit(receive, send)
+        scope.setdefault("state", {})["left"] = visit.left
+        answer = asyncio.ensure_future(self.app(scope, visit.receive, visit.send))
+        watch = asyncio.create_task(visit.watch(answer))
+        try:
+            await answer
+        except asyncio.CancelledError:
+            if not visit.left.is_set():
+                raise
+            await visit.end()
+        finally:
+            watch.cancel()
+
+
+class _Visit:
+    """A request whose client is watched while the application works on it."""
+
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self.left = asyncio.Event()
+        self._receive = receive
+        self._send = send
+        self._started = False
+        self._complete = False
+        # One message is read ahead, so that a body that nobody reads does not pile up here.
+        self._inbox: asyncio.Queue[Message] = asyncio.Queue(1)
+
+    async def watch(self, answer: "asyncio.Future[None]") -> None:
+        """Read the request, and cancel the answer when the client leaves."""
+        gone = False
+        while not gone:
+            message = await self._receive()
+            gone = message["type"] == "http.disconnect"
+            # The server says so of an answer that is complete, too.
+            if gone and not self._complete:
+                self.left.set()
+                answer.cancel()
+            await self._inbox.put(message)
+
+    async def receive(self) -> Message:
+        """Give the application the next message."""
+        return await self._inbox.get()
+
+    async def send(self, message: Message) -> None:
+        """Take a message of the application."""
+        self._started = True
+        self._complete = message["type"] == "http.response.body" and not message.get("more_body", False)
+        await self._send(message)
+
+    async def end(self) -> None:
+        """Tell the layers around how the request ended."""
+        if not self._started:
+            await self._send({"type": "http.response.start", "status": _CLIENT_LEFT, "headers": []})
