@@ -4,6 +4,7 @@ import asyncio
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Any
 
@@ -168,8 +169,9 @@ class EvidenceGrader:
         :param model: Not used.
         :returns: As `run`.
         """
+        # With the context, where the listener of the run is: a thread of an executor has its own.
         return await asyncio.get_running_loop().run_in_executor(
-            self._executor, self.run, query, documents, model
+            self._executor, copy_context().run, self.run, query, documents, model
         )
 
 
