@@ -9,12 +9,14 @@ from starlette.types import ASGIApp
 
 from serve import errors
 from serve.hayhooks_adapter import create_hayhooks_app, serve_modes
+from serve.leaving import LeavingMiddleware
 from serve.middleware import BodyLimit, BodyLimitMiddleware, RequestIDMiddleware, SlashMiddleware
 from serve.pacing import ActivityMiddleware
 from serve.parameters import only_known_parameters
 from serve.routers import documents, events, health, ingest, jobs, modes, pipelines, playground, query
 from serve.service import Service
 from serve.telemetry import configure_logging
+from serve.timing import ServerTimingMiddleware
 from settings import Settings
 
 _ROUTERS = (query, modes, pipelines, ingest, jobs, events, documents)
@@ -55,8 +57,9 @@ def build_app(service: Service) -> ASGIApp:
     errors.install(app)
     app.router.lifespan_context = _lifespan(service, app.router.lifespan_context)
     limited = _limit_bodies(app, service.settings)
-    counted = ActivityMiddleware(limited, service.activity)
-    return RequestIDMiddleware(SlashMiddleware(counted, _fixed_routes()))
+    counted = ActivityMiddleware(LeavingMiddleware(limited), service.activity)
+    timed = ServerTimingMiddleware(counted)
+    return RequestIDMiddleware(SlashMiddleware(timed, _fixed_routes()))
 
 
 def _fixed_routes() -> Iterator[tuple[str, str]]:
