@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match
+from starlette.types import Scope
 
 from components import storing
 from components.extracting import LanguageModelNeededError
@@ -24,6 +25,7 @@ from modes.mode import QueryTimeoutError, UnsupportedInputError
 from registry import BrokenModeError, UnknownModeError
 from serve import jobs
 from serve.bodies import fields_beside
+from serve.chat.errors import PREFIX, openai_error, openai_status
 from serve.indexer import BrokenPipelineError, UnknownPipelineError
 
 logger = logging.getLogger("thresher.error")
@@ -198,20 +200,22 @@ class ProblemError(fastapi.HTTPException):
 
 
 def problem_response(
-    status: int, kind: str, detail: str, request_id: str, headers: dict[str, str] | None = None, **more: Any
+    scope: Scope, status: int, kind: str, detail: str, headers: dict[str, str] | None = None, **more: Any
 ) -> JSONResponse:
     """
-    Make a problem (RFC 9457).
+    Answer with a problem (RFC 9457), or under `/v1/` with an error in OpenAI's form.
 
+    :param scope: the request's ASGI scope.
     :param status: HTTP status.
     :param kind: what kind of problem, in words joined by `-`; it ends the URN in `type`.
     :param detail: what went wrong this time, and what to do.
-    :param request_id: the request's id.
     :param headers: further headers.
     :param more: further members of the problem.
     :returns: the response.
     """
-    body = _problem(status, kind, detail, request_id, **more)
+    body = _problem(status, kind, detail, scope.get("state", {}).get("request_id", ""), **more)
+    if scope["path"].startswith(PREFIX):
+        return JSONResponse(openai_error(body), openai_status(status), headers)
     return JSONResponse(body, status, headers, media_type="application/problem+json")
 
 
@@ -274,7 +278,7 @@ async def _known_error(request: Request, error: Exception) -> JSONResponse:
     status, kind, detail = describe(error)
     _log(kind, status, error)
     headers = _retry_after(error, status)
-    return problem_response(status, kind, detail, request.state.request_id, headers, **_more(error))
+    return problem_response(request.scope, status, kind, detail, headers, **_more(error))
 
 
 def _log(kind: str, status: int, error: Exception) -> None:
@@ -297,7 +301,7 @@ async def _client_gone(_: Request, __: Exception) -> Response:
 
 async def _unforeseen_error(request: Request, error: Exception) -> JSONResponse:
     # Starlette raises it again after this answer, and the request's middleware logs it.
-    return problem_response(*describe(error), request.state.request_id)
+    return problem_response(request.scope, *describe(error))
 
 
 async def _http_error(request: Request, error: HTTPException) -> JSONResponse:
@@ -311,7 +315,7 @@ async def _http_error(request: Request, error: HTTPException) -> JSONResponse:
     elif detail == "Method Not Allowed":
         headers["Allow"] = ", ".join(_methods(request))
         detail = f"this route does not take {request.method}; it takes {headers['Allow']}"
-    return problem_response(error.status_code, kind, detail, request.state.request_id, headers, **more)
+    return problem_response(request.scope, error.status_code, kind, detail, headers, **more)
 
 
 def _methods(request: Request) -> list[str]:

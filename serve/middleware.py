@@ -5,7 +5,7 @@ import re
 import time
 import uuid
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -178,8 +178,7 @@ class BodyLimitMiddleware:
 
 async def _refuse(limit: BodyLimit, scope: Scope, receive: Receive, send: Send) -> None:
     detail = f"The body is larger than {limit.max_bytes} bytes ({limit.setting}); send it in parts."
-    state: dict[str, Any] = scope.get("state", {})
-    response = problem_response(413, "body-too-large", detail, state.get("request_id", ""))
+    response = problem_response(scope, 413, "body-too-large", detail)
     await response(scope, receive, send)
 
 

@@ -1,0 +1,1 @@
+"""The modes in OpenAI's protocol: Chat Completions and Responses."""
