@@ -35,7 +35,7 @@ export class AnswerPanel {
     this.notes = el("div", { class: "notes" });
     this.sources = el("div");
     this.figures = el("div");
-    this.steps = el("details", { class: "steps", open: true }, el("summary", {}, "Search"), this.searches.element);
+    this.steps = el("details", { class: "steps", open: true, hidden: true }, el("summary", {}, "Search"), this.searches.element);
     this.element = el(
       "article",
       { class: "panel", "aria-labelledby": id },
@@ -92,6 +92,7 @@ export class AnswerPanel {
   take(kind, data) {
     if (kind === "retrieval") {
       this.searches.add(data);
+      this.steps.hidden = false;
       this.say(this.mode.outputs.includes("grades") ? "Grading the chunks…" : "Writing the answer…");
     } else if (kind === "grades") {
       this.searches.grade(data.grades);
@@ -110,6 +111,7 @@ export class AnswerPanel {
 
   finish(result) {
     this.searches.finish(result);
+    this.steps.hidden = false;
     this.steps.firstChild.textContent = `Search: ${this.searches.summary}`;
     fill(this.answer, ...this.withMarkers(result));
     this.notes.append(...notesOf(result));

@@ -13,7 +13,7 @@ export function timesTable(timings, first) {
   const { llm, total, ...stages } = timings;
   const rows = Object.entries(stages).map(([name, value]) => [name.replaceAll("_", " "), value, "stage"]);
   if (llm !== undefined) rows.push([NAMES.llm, llm, "part"]);
-  if (first !== null) rows.push(["until the first words", first, "part"]);
+  if (first !== null) rows.push(["first words on this page", first, "part"]);
   if (total !== undefined) rows.push([NAMES.total, total, "total"]);
   const longest = Math.max(...rows.map(([, value]) => value), 1e-6);
   return el(
