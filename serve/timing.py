@@ -9,7 +9,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from modes.results import QueryResult
 
 _NO_NAME = re.compile(r"[^A-Za-z0-9_.-]")
-_NO_TEXT = re.compile(r"[^ !#-\[\]-~]")
+# Without a comma, at which simple readers part the header.
+_NO_TEXT = re.compile(r"[^ !#-+\--\[\]-~]")
 
 # A list, for what a route's task notes in it is seen by the middleware around that task.
 _answers: ContextVar[list[QueryResult] | None] = ContextVar("answers", default=None)
@@ -76,7 +77,7 @@ def server_timing(answers: list[QueryResult]) -> str:
         sum(getattr(a.usage, field) for a in answers) for field in ("prompt_tokens", "completion_tokens")
     ]
     model = _NO_TEXT.sub("?", answers[0].model or "")
-    about = {"llm": f';desc="{model}, {tokens[0]}+{tokens[1]} tokens"'}
+    about = {"llm": f';desc="{model} {tokens[0]}+{tokens[1]} tokens"'}
     return ", ".join(
         f"{_NO_NAME.sub('_', name)};dur={1000 * seconds:.1f}{about.get(name, '')}"
         for name, seconds in times.items()

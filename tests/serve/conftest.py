@@ -29,9 +29,13 @@ class RunningServer:
         self.client = httpx.Client(base_url=self.url, timeout=60, trust_env=False)
         return self.client
 
+    def stop(self) -> None:
+        """Begin to stop, as on SIGTERM."""
+        self._server.should_exit = True
+
     def __exit__(self, *_: object) -> None:
         self.client.close()
-        self._server.should_exit = True
+        self.stop()
         self._thread.join()
         self.bound.close()
 
