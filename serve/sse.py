@@ -13,7 +13,8 @@ from serve.errors import ServiceStoppingError
 from serve.server import grace_ends
 
 HEARTBEAT_SECONDS = 10.0
-_HEADERS = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
+HEADERS = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
+"""Keep what stands between a server and its client from gathering what is sent piece by piece."""
 
 
 async def stream_response(
@@ -118,7 +119,7 @@ class LiveResponse(StreamingResponse):
 
         :param body: the chunks, begun.
         """
-        super().__init__(body.chunks(), headers=_HEADERS)
+        super().__init__(body.chunks(), headers=HEADERS)
         self._body = body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
