@@ -131,6 +131,7 @@ class Resources:
             weights=self._usable_gguf_files if embedded else {},
             timeout=settings.llm_timeout,
             concurrency=settings.llm_concurrency,
+            max_waiting=settings.llm_queue,
             n_threads=settings.llm_threads or None,
             why=choice.why,
         )

@@ -120,6 +120,11 @@ class Settings(BaseSettings):
         ge=1,
         description="Language model calls at a time; the built-in model has as many parallel sequences.",
     )
+    llm_queue: int = Field(
+        200,
+        ge=0,
+        description="Language model calls that may wait for their turn; a question that needs one more is a 503.",
+    )
     llm_timeout: float = Field(120.0, gt=0, description="Seconds one language model call may take.")
     max_context_chars: int | None = Field(
         None,

@@ -152,6 +152,7 @@ _PROBLEMS: list[tuple[type[Exception], int, str]] = [
     (EmbeddingUnavailableError, 503, "embedding-unavailable"),
     (model_errors.ModelLoadError, 503, "model-unavailable"),
     (model_errors.ModelUnavailableError, 503, "model-unavailable"),
+    (model_errors.ModelBusyError, 503, "model-busy"),
     (model_errors.GenerationTimeoutError, 504, "model-timeout"),
     (model_errors.ModelError, 502, "model-failed"),
     (jobs.TenantQueueFullError, 429, "tenant-queue-full"),
@@ -162,6 +163,9 @@ _PROBLEMS: list[tuple[type[Exception], int, str]] = [
 ]
 # What a client is told in place of a message that is for the log: it may hold addresses and paths of the service.
 _TOLD: dict[type[Exception], str] = {
+    model_errors.ModelBusyError: (
+        "too many calls wait for the language model already (LLM_QUEUE); try again after the seconds in Retry-After"
+    ),
     jobs.QueueUnavailableError: "the job store does not answer; try again after the seconds in Retry-After",
 }
 _RETRY_AFTER_SECONDS = 5

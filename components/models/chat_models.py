@@ -1,21 +1,18 @@
 """The language models on offer: who serves them, how many calls at once, which names a request may use."""
 
-import asyncio
-import threading
-import weakref
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from haystack.dataclasses import ChatMessage
 from haystack.dataclasses.streaming_chunk import AsyncStreamingCallbackT, SyncStreamingCallbackT
 
-from components.models.errors import GenerationTimeoutError, UnknownModelError
+from components.models.errors import UnknownModelError
 from components.models.llama_request import DEFAULTS
 from components.models.local_models import ExtractiveModel, LlamaModels
 from components.models.ollama_models import DEFAULT_URL, OllamaModels
 from components.models.openai_models import OpenAIModels
+from components.models.slots import CallSlots, time_limit
 
 PROVIDERS = ("embedded", "ollama", "openai", "extractive")
 EXTRACTIVE = "extractive"
@@ -59,8 +56,8 @@ class ChatModels:
     """
     The models that the service offers, all of one provider.
 
-    At most `concurrency` calls run at once; further ones wait in order, for at most `timeout` seconds, and
-    then have `timeout` seconds for their reply.
+    At most `concurrency` calls run at once; `max_waiting` further ones wait in order, for at most `timeout` seconds,
+    and then have `timeout` seconds for their reply.
 
     ### Usage example
     ```python
@@ -86,6 +83,7 @@ class ChatModels:
         weights: Mapping[str, str | Path] | None = None,
         timeout: float = 120.0,
         concurrency: int = 2,
+        max_waiting: int = 200,
         n_ctx: int | None = None,
         n_threads: int | None = None,
         generation_kwargs: dict[str, Any] | None = None,
@@ -102,6 +100,7 @@ class ChatModels:
         :param weights: For "embedded": model name → GGUF file, of all models on offer.
         :param timeout: Seconds to wait for a free slot, and then for the reply.
         :param concurrency: Calls at once; for "embedded" also the sequences that the model generates at once.
+        :param max_waiting: Calls that may wait for a free slot; one more is refused.
         :param n_ctx: Tokens of prompt and reply together: 4096 for "embedded", the server's choice for
             "ollama"; "openai" can't set it.
         :param n_threads: For "embedded": threads that compute.
@@ -117,9 +116,7 @@ class ChatModels:
         self.model = EXTRACTIVE if provider == "extractive" else model or ""
         self.models = tuple(dict.fromkeys([self.model, *(() if provider == "extractive" else models)]))
         self._provider = self._make(url, api_key, weights or {}, n_ctx, n_threads)
-        self._threads = threading.BoundedSemaphore(concurrency)
-        self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore]
-        self._loops = weakref.WeakKeyDictionary()
+        self._slots = CallSlots(concurrency, max_waiting)
 
     def _make(
         self,
@@ -181,10 +178,11 @@ class ChatModels:
         :param generation_kwargs: Options by OpenAI's names.
         :param callback: Called with each chunk of the reply.
         :returns: The reply, with `model`, `finish_reason`, `usage` and, if asked for, `logprobs` in its meta.
-        :raises ModelError: If there is none.
+        :raises ModelBusyError: If too many calls wait already.
+        :raises ModelError: If there is no reply.
         """
         name, options = self.resolve(model), self._options(generation_kwargs)
-        with self._slot():
+        with self._slots.held(self.timeout, name):
             return self._provider.ask(name, messages, options, callback)
 
     async def ask_async(
@@ -202,10 +200,12 @@ class ChatModels:
         :param generation_kwargs: Options by OpenAI's names.
         :param callback: A coroutine function called with each chunk of the reply.
         :returns: As `ask`.
-        :raises ModelError: If there is none.
+        :raises ModelBusyError: If too many calls wait already.
+        :raises ModelError: If there is no reply.
         """
         name, options = self.resolve(model), self._options(generation_kwargs)
-        async with self._slot_async(), _deadline(self.timeout, f"{name} had no reply ready"):
+        late = f"{name} had no reply ready"
+        async with self._slots.held_async(self.timeout, name), time_limit(self.timeout, late):
             return await self._provider.ask_async(name, messages, options, callback)
 
     def check(self, deadline: float = 2.0) -> None:
@@ -274,37 +274,3 @@ class ChatModels:
     def _options(self, generation_kwargs: dict[str, Any] | None) -> dict[str, Any]:
         options = {**self.generation_kwargs, **(generation_kwargs or {})}
         return {key: value for key, value in options.items() if value is not None}
-
-    @contextmanager
-    def _slot(self) -> Iterator[None]:
-        if not self._threads.acquire(timeout=self.timeout):
-            raise GenerationTimeoutError(f"{self.model} was busy for {self.timeout:g} s")
-        try:
-            yield
-        finally:
-            self._threads.release()
-
-    @asynccontextmanager
-    async def _slot_async(self) -> AsyncIterator[None]:
-        loop = asyncio.get_running_loop()
-        slots = self._loops.get(loop)
-        if slots is None:
-            slots = self._loops[loop] = asyncio.Semaphore(self.concurrency)
-        async with _deadline(self.timeout, f"{self.model} was busy"):
-            await slots.acquire()
-        try:
-            yield
-        finally:
-            slots.release()
-
-
-@asynccontextmanager
-async def _deadline(seconds: float, what: str) -> AsyncIterator[None]:
-    deadline = asyncio.timeout(seconds)
-    try:
-        async with deadline:
-            yield
-    except TimeoutError as error:
-        if not deadline.expired():
-            raise
-        raise GenerationTimeoutError(f"{what} for {seconds:g} s") from error

@@ -31,6 +31,10 @@ class GenerationTimeoutError(ModelError, TimeoutError):
     """The model did not finish in the time it was given."""
 
 
+class ModelBusyError(ModelError, RuntimeError):
+    """Too many calls wait for the model already."""
+
+
 class UnknownModelError(ModelError, ValueError):
     """
     A model that this service doesn't offer.
