@@ -26,10 +26,13 @@ from modes.checking import CheckedPipeline, Fault, PipelineChecker, PipelineFile
 from modes.indexing import INDEXING_INPUTS, INDEXING_OUTPUTS, INDEXING_TYPES, IndexingPipeline
 from modes.mode import RESULT_OUTPUTS, RESULT_TYPES, RUN_INPUTS, Mode, Origin
 from modes.results import QueryResult
+from modes.searching import Search
 from resources import Resources
 from settings import BUILTIN_PIPELINES, Settings
 
 ENTRY_POINT_GROUP = "thresher.modes"
+STANDALONE_STAGE = "stages/standalone_question.yml"
+_SEARCH_STAGE = "stages/vector_search.yml"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
 
@@ -63,13 +66,26 @@ class ModeRegistry(Mapping[str, Mode]):
         self.broken: dict[str, list[Fault]] = {}
         self._modes: dict[str, Mode] = {}
         self._loop = _LoopThread()
+        self._standalone = self._standalone_stage()
         for path, origin in self._pipeline_files():
             self._load(path, origin)
+        self._search = self._stage(_SEARCH_STAGE, ("query", "tenant_id"), ("documents",))
 
     @property
     def faults(self) -> list[Fault]:
         """Every fault of every file that could not be loaded."""
         return [fault for faults in self.broken.values() for fault in faults]
+
+    @property
+    def search(self) -> Search:
+        """
+        Searching alone, with the retrieval stage of `standard`.
+
+        :raises BrokenModeError: if the stage's file has faults.
+        """
+        if self._search is None:
+            raise BrokenModeError(f"'{_SEARCH_STAGE}' could not be loaded: {self._told(_SEARCH_STAGE)}")
+        return Search(self._search)
 
     def add(self, path: Path | str) -> Mode | IndexingPipeline:
         """
@@ -88,6 +104,9 @@ class ModeRegistry(Mapping[str, Mode]):
         entries: list[Mode | IndexingPipeline] = [*self._modes.values(), *self.indexing.values()]
         for entry in entries:
             entry.pipeline.warm_up()
+        if self._search is not None:
+            self._search.pipeline.warm_up()
+        self._standalone.pipeline.warm_up()
 
     def close(self) -> None:
         """Give back what the modes hold; they can't be run any more."""
@@ -114,8 +133,7 @@ class ModeRegistry(Mapping[str, Mode]):
         if name in self._modes:
             return self._modes[name]
         if name in self.broken:
-            shown = "; ".join(f"line {fault.line}: {fault.message}" for fault in self.broken[name])
-            raise BrokenModeError(f"mode '{name}' could not be loaded: {shown}")
+            raise BrokenModeError(f"mode '{name}' could not be loaded: {self._told(name)}")
         near = difflib.get_close_matches(name, self._modes, n=1)
         hint = f" Did you mean '{near[0]}'?" if near else ""
         raise UnknownModeError(f"there is no mode '{name}'; there are {', '.join(self._modes)}.{hint}")
@@ -132,12 +150,40 @@ class ModeRegistry(Mapping[str, Mode]):
         """Say whether a mode can be used."""
         return name in self._modes
 
+    def _told(self, broken: str) -> str:
+        return "; ".join(f"line {fault.line}: {fault.message}" for fault in self.broken[broken])
+
     def _load(self, path: Path, origin: Origin) -> None:
         try:
             self._register(build(path, self.settings, self.resources), origin)
         except PipelineFileError as error:
             self._drop(path.stem)
             self.broken[path.stem] = error.faults
+
+    def _stage(self, file: str, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> CheckedPipeline | None:
+        """Load a stage that is used without a mode; a file of `PIPELINES_DIR` wins over the built-in one."""
+        folder = self.settings.pipelines_dir or BUILTIN_PIPELINES
+        path = _find_stage(file, folder / "any.yml", self.settings)
+        try:
+            checked = build(path, self.settings, self.resources)
+            if faults := [*_lacking(checked, "inputs", inputs), *_lacking(checked, "outputs", outputs)]:
+                raise PipelineFileError(faults)
+            return checked
+        except PipelineFileError as error:
+            self.broken[file] = error.faults
+            return None
+
+    def _standalone_stage(self) -> CheckedPipeline:
+        """Build the stage that makes questions self-contained: one in `PIPELINES_DIR`, else the built-in one."""
+        for folder in (self.settings.pipelines_dir, BUILTIN_PIPELINES):
+            path = folder / STANDALONE_STAGE if folder else None
+            if path is None or not path.is_file():
+                continue
+            try:
+                return _checked_standalone(build(path, self.settings, self.resources))
+            except PipelineFileError as error:
+                self.broken[path.stem] = error.faults
+        raise PipelineFileError(self.faults)
 
     def _pipeline_files(self) -> Iterator[tuple[Path, Origin]]:
         yield from ((path, "built-in") for path in _yaml_files(BUILTIN_PIPELINES))
@@ -156,7 +202,7 @@ class ModeRegistry(Mapping[str, Mode]):
         name = entry.path.stem
         self._drop(name)
         if "query" in entry.inputs:
-            self._modes[name] = Mode(name, entry, origin, self._loop.run)
+            self._modes[name] = Mode(name, entry, origin, self._loop.run, self._standalone)
         else:
             self.indexing[name] = IndexingPipeline(name, entry, origin)
 
@@ -191,6 +237,22 @@ def _build(path: Path, settings: Settings, resources: Resources, within: tuple[P
     shared = {**resources.by_parameter(), "load_stage": load_stage}
     checked = PipelineChecker(shared, settings.allowed_modules).build(path)
     if path.parent.name != "stages" and (faults := list(_contract_faults(checked))):
+        raise PipelineFileError(faults)
+    return checked
+
+
+def _checked_standalone(checked: CheckedPipeline) -> CheckedPipeline:
+    sides = (
+        ("inputs", "query", checked.inputs),
+        ("inputs", "history", checked.inputs),
+        ("outputs", "query", checked.outputs),
+    )
+    faults = [
+        Fault(checked.path, checked.lines[(side,)], f"this stage must have the {side[:-1]} '{name}'")
+        for side, name, there in sides
+        if name not in there
+    ]
+    if faults:
         raise PipelineFileError(faults)
     return checked
 
@@ -235,6 +297,13 @@ def _unknown(
 def _missing(checked: CheckedPipeline, kind: str, needed: str) -> Iterator[Fault]:
     if needed not in checked.outputs:
         yield Fault(checked.path, checked.lines[("outputs",)], f"{kind} must have the output '{needed}'")
+
+
+def _lacking(checked: CheckedPipeline, side: str, needed: tuple[str, ...]) -> Iterator[Fault]:
+    for name in needed:
+        if name not in getattr(checked, side):
+            message = f"this stage must have the {side[:-1]} '{name}', as the service uses it by itself"
+            yield Fault(checked.path, checked.lines[(side,)], message)
 
 
 def _wrong_types(checked: CheckedPipeline, types: dict[str, Any]) -> Iterator[Fault]:

@@ -5,11 +5,13 @@ from contextlib import asynccontextmanager
 
 from fastapi import Depends, FastAPI
 from fastapi.routing import APIRoute
+from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from serve import errors
+from serve import errors, mcp_door
 from serve.hayhooks_adapter import create_hayhooks_app, serve_modes
 from serve.leaving import LeavingMiddleware
+from serve.mcp_door import McpDoor
 from serve.middleware import BodyLimit, BodyLimitMiddleware, RequestIDMiddleware, SlashMiddleware
 from serve.pacing import ActivityMiddleware
 from serve.parameters import only_known_parameters
@@ -54,8 +56,10 @@ def build_app(service: Service) -> ASGIApp:
     app.include_router(health.router)
     app.include_router(playground.router)
     serve_modes(app, service)
+    door = McpDoor(service)
+    app.router.routes.append(Route(mcp_door.PATH, door, methods=["POST"], include_in_schema=False))
     errors.install(app)
-    app.router.lifespan_context = _lifespan(service, app.router.lifespan_context)
+    app.router.lifespan_context = _lifespan(service, door, app.router.lifespan_context)
     limited = _limit_bodies(app, service.settings)
     counted = ActivityMiddleware(LeavingMiddleware(limited), service.activity)
     timed = ServerTimingMiddleware(counted)
@@ -63,6 +67,7 @@ def build_app(service: Service) -> ASGIApp:
 
 
 def _fixed_routes() -> Iterator[tuple[str, str]]:
+    yield "POST", mcp_door.PATH
     for module in _ROUTERS:
         for route in module.router.routes:
             if isinstance(route, APIRoute) and "{" not in route.path:
@@ -74,13 +79,14 @@ def _limit_bodies(app: ASGIApp, settings: Settings) -> ASGIApp:
     return BodyLimitMiddleware(app, BodyLimit(settings.max_body_bytes, "MAX_BODY_BYTES"), uploads)
 
 
-def _lifespan(service: Service, inner):  # type: ignore[no-untyped-def]
+def _lifespan(service: Service, door: McpDoor, inner):  # type: ignore[no-untyped-def]
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with inner(app):
             try:
                 await service.start()
-                yield
+                async with door.running():
+                    yield
             finally:
                 await service.close()
 

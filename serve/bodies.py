@@ -11,6 +11,7 @@ from typing import Any, TypeVar, get_args
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
+from pydantic.json_schema import JsonSchemaMode
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -70,9 +71,21 @@ def body_schema(model: type[BaseModel]) -> dict[str, Any]:
     :param model: what the body must be.
     :returns: `openapi_extra` of the route.
     """
-    schema = model.model_json_schema()
-    content = {"application/json": {"schema": _resolved(schema, schema.pop("$defs", {}))}}
+    content = {"application/json": {"schema": inlined_schema(model)}}
     return {"requestBody": {"required": True, "content": content}}
+
+
+def inlined_schema(model: type[BaseModel], mode: JsonSchemaMode = "validation") -> dict[str, Any]:
+    """
+    Write a model as JSON Schema without references.
+
+    :param model: the model.
+    :param mode: `validation` for what is taken, `serialization` for what is given.
+    :returns: the schema, with each definition in the place of the references to it.
+    """
+    schema = model.model_json_schema(mode=mode)
+    inlined: dict[str, Any] = _resolved(schema, schema.pop("$defs", {}))
+    return inlined
 
 
 def _given(kind: Any) -> Any:
@@ -91,7 +104,7 @@ def _is_json(content_type: str) -> bool:
 
 
 def _resolved(schema: Any, definitions: dict[str, Any]) -> Any:
-    """Put definitions in the place of their references, which would point outside of the OpenAPI document."""
+    """Put definitions in the place of their references, which would point outside of an OpenAPI document."""
     if isinstance(schema, list):
         return [_resolved(item, definitions) for item in schema]
     if not isinstance(schema, dict):

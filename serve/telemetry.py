@@ -113,8 +113,8 @@ def configure_logging(level: str) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)
-    # These write a line for each request that they send, or each component that they run.
-    for name in ("httpx", "httpcore", "chromadb", "haystack"):
+    # These write a line for each request that they send or get, or each component that they run.
+    for name in ("httpx", "httpcore", "chromadb", "haystack", "mcp"):
         logging.getLogger(name).setLevel(max(logging.getLevelName(level), logging.WARNING))
     # Warns of each reply cut at max_tokens, and a grade is one token long.
     logging.getLogger("haystack.components.generators.chat.openai").setLevel(logging.ERROR)
