@@ -38,6 +38,14 @@ class Settings(BaseSettings):
         "INFO", description="Least severe level that is logged."
     )
     max_question_chars: int = Field(4_000, ge=1, description="Longest question accepted, in characters.")
+    max_batch_questions: int = Field(
+        100, ge=1, description="Questions one `POST /query/batch` may carry; more are a 422."
+    )
+    batch_concurrency: int = Field(
+        4,
+        ge=1,
+        description="Questions of one batch, or of `thresher ask --file`, that are answered at a time.",
+    )
     max_body_bytes: int = Field(
         32 * 1024 * 1024,
         ge=1024,
