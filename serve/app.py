@@ -15,7 +15,7 @@ from serve.mcp_door import McpDoor
 from serve.middleware import BodyLimit, BodyLimitMiddleware, RequestIDMiddleware, SlashMiddleware
 from serve.pacing import ActivityMiddleware
 from serve.parameters import only_known_parameters
-from serve.routers import documents, events, health, ingest, jobs, modes, pipelines, playground, query
+from serve.routers import chat, documents, events, health, ingest, jobs, modes, pipelines, playground, query
 from serve.service import Service
 from serve.telemetry import configure_logging
 from serve.timing import ServerTimingMiddleware
@@ -52,8 +52,9 @@ def build_app(service: Service) -> ASGIApp:
     app.state.service = service
     for routes in _ROUTERS:
         app.include_router(routes.router, dependencies=[Depends(only_known_parameters)])
-    # A probe, or a link to the page, may carry what it likes.
+    # A probe, or a link to the page, may carry what it likes, and so do clients of OpenAI's.
     app.include_router(health.router)
+    app.include_router(chat.router)
     app.include_router(playground.router)
     serve_modes(app, service)
     door = McpDoor(service)
