@@ -12,7 +12,7 @@ from haystack.core.errors import PipelineRuntimeError
 from haystack.dataclasses import ChatMessage
 
 from components.caller_options import caller_options
-from components.events import listen
+from components.events import emit, listen, stage
 from components.validating import checked_schema
 from modes.checking import CheckedPipeline
 from modes.recording import RunRecord, StreamEvent
@@ -40,7 +40,7 @@ class RunInputs(TypedDict, total=False):
     """Options of the answering model by OpenAI's names; see `components.caller_options`."""
 
 
-RUN_INPUTS = ("query", *RunInputs.__annotations__)
+RUN_INPUTS = ("query", "history", *RunInputs.__annotations__)
 RESULT_OUTPUTS = (
     "answer",
     "documents",
@@ -87,7 +87,12 @@ class Mode:
     """
 
     def __init__(
-        self, name: str, checked: CheckedPipeline, origin: Origin, run_sync: RunSync[QueryResult]
+        self,
+        name: str,
+        checked: CheckedPipeline,
+        origin: Origin,
+        run_sync: RunSync[QueryResult],
+        standalone: CheckedPipeline,
     ) -> None:
         """
         Wrap a checked pipeline.
@@ -96,6 +101,7 @@ class Mode:
         :param checked: the pipeline with its declared inputs and outputs.
         :param origin: where the file was found.
         :param run_sync: runs a coroutine for a caller that has no event loop.
+        :param standalone: makes a question self-contained, where the mode takes no `history` itself.
         """
         self.name = name
         self.description = checked.description
@@ -106,6 +112,7 @@ class Mode:
         self.pipeline = checked.pipeline
         self._checked = checked
         self._run_sync = run_sync
+        self._standalone = standalone
         self._read_from = checked.read_from
 
     def run(
@@ -119,7 +126,8 @@ class Mode:
         Answer a question.
 
         :param query: the question.
-        :param history: the conversation before it, from which it is made self-contained first.
+        :param history: the conversation before it, from which it is made self-contained first; a mode that declares
+            the input `history` is given the conversation instead.
         :param timeout: seconds the answer may take.
         :param inputs: what else the mode is given; see `RunInputs`.
         :returns: the answer with all that the mode tells about it.
@@ -189,7 +197,12 @@ class Mode:
         try:
             async with deadline:
                 with own_errors(), listen(record.hear, tokens=record.streams):
-                    data = self._pipeline_inputs(query, inputs)
+                    given = self._checked_inputs(query, inputs)
+                    if "history" in self._checked.inputs:
+                        given["history"] = list(history)
+                    elif history:
+                        given["query"] = await self._standalone_question(given, history, record)
+                    data = self._checked.feed(given)
                     outputs = await self.pipeline.run_async(data, include_outputs_from=self._read_from)
         except TimeoutError as error:
             if timeout is None or not deadline.expired():
@@ -198,8 +211,24 @@ class Mode:
         record.timings["total"] = time.perf_counter() - begin
         return self._result(outputs, record)
 
-    def _pipeline_inputs(self, query: str, inputs: RunInputs) -> dict[str, dict[str, Any]]:
-        given = {"query": query, **{name: value for name, value in inputs.items() if value is not None}}
+    async def _standalone_question(
+        self, given: dict[str, Any], history: Sequence[ChatMessage], record: RunRecord
+    ) -> str:
+        with stage("standalone_question"):
+            data = self._standalone.feed({**given, "history": list(history)})
+            read_from = self._standalone.read_from
+            outputs = await self._standalone.pipeline.run_async(data, include_outputs_from=read_from)
+        question = str(self._standalone.read(outputs).get("query") or given["query"])
+        if record.standalone_question is None:
+            # The stage's own components need not tell it.
+            emit("standalone_question", query=question)
+        return question
+
+    def _checked_inputs(self, query: str, inputs: RunInputs) -> dict[str, Any]:
+        given: dict[str, Any] = {
+            "query": query,
+            **{name: value for name, value in inputs.items() if value is not None},
+        }
         for name in given:
             if name not in self._checked.inputs and name != "tenant_id":
                 raise UnsupportedInputError(
@@ -210,7 +239,7 @@ class Mode:
         if "json_schema" in given:
             # The builder of the answer checks it too, but only when everything before it has been done.
             checked_schema(given["json_schema"])
-        return self._checked.feed(given)
+        return given
 
     def _result(self, outputs: dict[str, Any], record: RunRecord) -> QueryResult:
         values = self._checked.read(outputs)
@@ -218,6 +247,7 @@ class Mode:
         return QueryResult(
             mode=self.name,
             **values,
+            standalone_question=record.standalone_question,
             documents=[RetrievedDocument.from_haystack(document) for document in documents],
             model=record.model,
             finish_reason=record.finish_reason,

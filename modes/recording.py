@@ -47,6 +47,7 @@ class RunRecord:
         self.usage = Usage()
         self.model: str | None = None
         self.finish_reason: str | None = None
+        self.standalone_question: str | None = None
         self.timings: dict[str, float] = {}
         self._tell = tell
         self._told: set[EventKind] = set()
@@ -83,6 +84,8 @@ class RunRecord:
                 self._add_time(data["name"], data["seconds"])
             case "llm_call":
                 self._add_call(data)
+            case "standalone_question":
+                self._stand_alone(data["query"])
             case _ if self._tell is not None:
                 self._tell_of(kind, data)
 
@@ -113,10 +116,17 @@ class RunRecord:
                 event = StreamEvent("grades", Grades(grades=grades))
             case "rephrased":
                 event = StreamEvent("rephrased", Rephrased(query=data["query"]))
-            case "standalone_question":
-                event = StreamEvent("standalone_question", StandaloneQuestion(query=data["query"]))
             case _:
                 return
+        self._tell_event(event)
+
+    def _stand_alone(self, question: str) -> None:
+        self.standalone_question = question
+        # The model that made it so has not answered anything yet.
+        self.model = self.finish_reason = None
+        self._tell_event(StreamEvent("standalone_question", StandaloneQuestion(query=question)))
+
+    def _tell_event(self, event: StreamEvent) -> None:
         self._told.add(event.kind)
         if self._tell is not None:
             self._tell(event)
