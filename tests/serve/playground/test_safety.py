@@ -1,0 +1,136 @@
+import re
+from pathlib import Path
+
+import httpx
+import pytest
+from selenium.common.exceptions import JavascriptException
+
+from serve.routers.playground import _FOLDER
+from tests.serve.playground.conftest import CITED, DOCUMENTS, Playground
+from tests.stub_llm import Behaviour
+
+HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script><b>bold</b>"
+NAMES = sorted(path.name for path in _FOLDER.iterdir())
+
+
+def test_hostile_documents_names_and_replies_stay_text(page: Playground, files: Path) -> None:
+    """Markup in a document, its title, id and file name, a question and a reply is shown as it is, and does nothing."""
+    page.ingest("hostile", [{"id": HOSTILE, "title": HOSTILE, "text": f"{HOSTILE} {CITED} {HOSTILE}"}])
+    page.stub.behaviour = Behaviour(text=f"{HOSTILE} says 330 metres [1].")
+    page.ask(f"How tall is the Eiffel Tower? {HOSTILE}", tenant="hostile", mode="crag")
+    page.answered()
+    page.find(".marker").click()
+    file = files / "<img src=x onerror=alert(3)>.txt"
+    file.write_text("A file.")
+    page.find("#passage-close").click()
+    page.find("#files").send_keys(str(file))
+    page.find("#upload button").click()
+    page.until(lambda: len(page.all(".holdings li")) == 2)
+    assert page.find(".answer").text == f"{HOSTILE} says 330 metres [1]."
+    assert HOSTILE in page.find(".chunk .link").text
+    assert HOSTILE in page.find(".chunk .text").text
+    assert HOSTILE in page.find(".searched").text
+    assert page.find(".upload strong").text == file.name
+    assert page.all("body img, body script, body b") == []
+    assert page.log() == []
+
+
+def test_citation_is_marked_in_a_text_that_turns_its_direction(page: Playground) -> None:
+    """A character that turns the direction of writing in a title does not turn what stands around it."""
+    page.ingest("turned", [{"id": "t", "title": "\u202eeltit", "text": f"First. {CITED}"}])
+    page.ask(tenant="turned")
+    page.answered()
+    isolated = "return getComputedStyle(document.querySelector('.chunk .link bdi')).unicodeBidi"
+    assert page.script(isolated) == "isolate"
+    page.find(".marker").click()
+    assert page.texts("#passage mark") == [CITED]
+
+
+def test_nothing_is_asked_of_another_host(page: Playground, files: Path) -> None:
+    """Loading the page, asking and uploading make requests to the service alone, and the console stays empty."""
+    (files / "a.txt").write_text("A file.")
+    page.ingest("hosts", DOCUMENTS)
+    page.ask(tenant="hosts", mode="crag", compared="structured")
+    page.answered(panels=2)
+    page.find("#files").send_keys(str(files / "a.txt"))
+    page.find("#upload button").click()
+    page.until(lambda: len(page.all(".holdings li")) == len(DOCUMENTS) + 1)
+    requested = [url for url in page.requested() if url != "about:blank"]
+    assert len(requested) > 15
+    assert [url for url in requested if not url.startswith(f"{page.client.base_url}/")] == []
+    assert page.log() == []
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        "document.body.insertAdjacentHTML('beforeend', '<b>x</b>')",
+        "document.body.innerHTML = '<b>x</b>'",
+        "document.createElement('script').text = 'x'",
+    ],
+)
+def test_policy_refuses_markup_and_code_made_by_a_script(page: Playground, attempt: str) -> None:
+    """Even a script of the page's own can't make elements from HTML, or code from a text."""
+    page.load()
+    with pytest.raises(JavascriptException, match="requires 'Trusted"):
+        page.script(attempt)
+
+
+def test_policy_refuses_scripts_styles_and_requests_from_elsewhere(page: Playground) -> None:
+    """An inline script, an inline style, and a request to another address are blocked."""
+    page.load()
+    page.log()
+    page.script(
+        "const add = (tag, text) => { const made = document.createElement(tag);"
+        " made.append(text); document.head.append(made) };"
+        "try { add('script', 'window.ran = true') } catch {}"
+        "add('style', 'body { display: none }');"
+    )
+    assert page.script("return [window.ran ?? null, getComputedStyle(document.body).display]") == [
+        None,
+        "block",
+    ]
+    answer = "fetch('http://127.0.0.1:9/').then(() => 'sent', error => error.message).then(arguments[0])"
+    assert page.driver.execute_async_script(answer) == "Failed to fetch"
+    assert any("connect-src" in message for message in page.log())
+
+
+def test_every_file_of_the_page_carries_the_policy(page: Playground) -> None:
+    """The page and each of its files come with the right type, the policy and nosniff."""
+    types = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
+    for name in NAMES:
+        answer = page.client.get("/" if name == "index.html" else f"/playground/{name}")
+        assert answer.status_code == 200
+        assert answer.headers["content-type"].partition(";")[0] == types[name.rpartition(".")[2]]
+        assert answer.headers["content-security-policy"].startswith("default-src 'none'; script-src 'self'")
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.content == (_FOLDER / name).read_bytes()
+
+
+def test_unchanged_file_is_not_sent_again(page: Playground) -> None:
+    """A browser that has the file asks whether it has changed, and gets a 304 without a body."""
+    first = page.client.get("/playground/app.js")
+    again = page.client.get("/playground/app.js", headers={"If-None-Match": first.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    assert first.headers["cache-control"] == again.headers["cache-control"] == "no-cache"
+    other = page.client.get("/playground/app.js", headers={"If-None-Match": '"other"'})
+    assert other.status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path", ["index.html", "nothing.js", "..%2f..%2fsettings.py", "%2e%2e/app.py", "__init__.py"]
+)
+def test_nothing_beside_the_files_of_the_page_is_given(page: Playground, path: str) -> None:
+    """A name that is none of the page's files is a 404, wherever it leads."""
+    answer: httpx.Response = page.client.get(f"/playground/{path}")
+    assert answer.status_code == 404
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_page_has_nothing_inline() -> None:
+    """The HTML has no script, style or handler of its own, and every address in it is relative."""
+    text = (_FOLDER / "index.html").read_text("utf-8")
+    assert re.findall(r"<script(?![^>]*\bsrc=)|<style|\bon[a-z]+=|\bstyle=|javascript:", text) == []
+    addresses = re.findall(r'(?:src|href)="([^"]*)"', text)
+    assert addresses
+    assert [address for address in addresses if re.match(r"[a-z]+:|/", address)] == []
