@@ -2,10 +2,11 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 
 from components.storing import TENANT_PATTERN, check_tenant_id
 from modes.results import QueryResult
+from serve.bodies import inlined_schema
 
 
 def encodable(text: str) -> str:
@@ -59,10 +60,9 @@ class Message(Request):
     content: Text
 
 
-class Question(Request):
-    """A question with all that a mode can be given; `GET /modes` tells which of it a mode takes."""
+class Wishes(Request):
+    """What a question may be asked with; `GET /modes` tells which of it a mode takes."""
 
-    q: FilledText | None = Field(None, description="The question.", examples=["What is a mode?"])
     mode: Text | None = Field(
         None, description="Which mode answers; `GET /modes` lists them.", examples=["crag"]
     )
@@ -73,10 +73,6 @@ class Question(Request):
         None,
         description="Haystack filters over the chunks' metadata and content.",
         examples=[{"field": "meta.title", "operator": "==", "value": "README"}],
-    )
-    history: list[Message] = Field(
-        default_factory=list,
-        description="The conversation before the question, oldest first; the question is made self-contained from it.",
     )
     instructions: Text | None = Field(
         None, description="What is asked of the answer's form, such as its language."
@@ -91,6 +87,16 @@ class Question(Request):
     )
 
 
+class Question(Wishes):
+    """A question with all that a mode can be given."""
+
+    q: FilledText | None = Field(None, description="The question.", examples=["What is a mode?"])
+    history: list[Message] = Field(
+        default_factory=list,
+        description="The conversation before the question, oldest first; the question is made self-contained from it.",
+    )
+
+
 class QueryBody(Question):
     """A question; most fields can also be a query parameter of the same name, which then wins."""
 
@@ -100,6 +106,37 @@ class QueryBody(Question):
 class QueryResponse(QueryResult):
     """The answer of a mode."""
 
+    request_id: str
+
+
+class BatchQuestion(Question):
+    """One question of many."""
+
+    id: str | int | None = Field(None, description="The caller's name for it; its result carries it.")
+
+
+class BatchBody(Wishes):
+    """Many questions; what stands beside them holds for each that does not say otherwise itself."""
+
+    # Each is checked when it is asked, so that a wrong one does not stop the others.
+    questions: list[Annotated[Any, WithJsonSchema(inlined_schema(BatchQuestion))]] = Field(
+        min_length=1, examples=[[{"id": "1", "q": "What is a mode?"}]]
+    )
+
+
+class BatchItem(BaseModel):
+    """What became of one question of many: a result or a problem."""
+
+    id: str | int | None = None
+    result: QueryResponse | None = None
+    problem: dict[str, Any] | None = Field(None, description="As a request of its own would be answered.")
+
+
+class BatchResponse(BaseModel):
+    """What became of many questions."""
+
+    items: list[BatchItem] = Field(description="One for each question, in the order in which they were sent.")
+    failed: int = Field(description="How many of them are problems.")
     request_id: str
 
 
