@@ -15,13 +15,25 @@ from serve.mcp_door import McpDoor
 from serve.middleware import BodyLimit, BodyLimitMiddleware, RequestIDMiddleware, SlashMiddleware
 from serve.pacing import ActivityMiddleware
 from serve.parameters import only_known_parameters
-from serve.routers import chat, documents, events, health, ingest, jobs, modes, pipelines, playground, query
+from serve.routers import (
+    batch,
+    chat,
+    documents,
+    events,
+    health,
+    ingest,
+    jobs,
+    modes,
+    pipelines,
+    playground,
+    query,
+)
 from serve.service import Service
 from serve.telemetry import configure_logging
 from serve.timing import ServerTimingMiddleware
 from settings import Settings
 
-_ROUTERS = (query, modes, pipelines, ingest, jobs, events, documents)
+_ROUTERS = (query, batch, modes, pipelines, ingest, jobs, events, documents)
 
 
 def create_app(settings: Settings | None = None) -> ASGIApp:
