@@ -15,16 +15,18 @@ import asyncio
 import difflib
 import importlib.metadata
 import os
-import re
 import threading
 from collections.abc import Coroutine, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import Any, Self
 
 from components.staging import StagePipeline
 from modes.checking import CheckedPipeline, Fault, PipelineChecker, PipelineFileError
-from modes.indexing import INDEXING_INPUTS, INDEXING_OUTPUTS, INDEXING_TYPES, IndexingPipeline
-from modes.mode import RESULT_OUTPUTS, RESULT_TYPES, RUN_INPUTS, Mode, Origin
+from modes.contracts import contract_faults
+from modes.indexing import IndexingPipeline
+from modes.kinds import kind_of
+from modes.mode import Mode, Origin
+from modes.plain import PlainPipeline
 from modes.results import QueryResult
 from modes.searching import Search
 from resources import Resources
@@ -33,7 +35,6 @@ from settings import BUILTIN_PIPELINES, Settings
 ENTRY_POINT_GROUP = "thresher.modes"
 STANDALONE_STAGE = "stages/standalone_question.yml"
 _SEARCH_STAGE = "stages/vector_search.yml"
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
 
 class UnknownModeError(LookupError):
@@ -63,6 +64,7 @@ class ModeRegistry(Mapping[str, Mode]):
         self.settings = settings
         self.resources = resources or Resources(settings)
         self.indexing: dict[str, IndexingPipeline] = {}
+        self.plain: dict[str, PlainPipeline] = {}
         self.broken: dict[str, list[Fault]] = {}
         self._modes: dict[str, Mode] = {}
         self._loop = _LoopThread()
@@ -87,21 +89,23 @@ class ModeRegistry(Mapping[str, Mode]):
             raise BrokenModeError(f"'{_SEARCH_STAGE}' could not be loaded: {self._told(_SEARCH_STAGE)}")
         return Search(self._search)
 
-    def add(self, path: Path | str) -> Mode | IndexingPipeline:
+    def add(self, path: Path | str) -> Mode | IndexingPipeline | PlainPipeline:
         """
-        Load one more mode or indexing pipeline, in place of any of its name.
+        Load one more mode or pipeline, in place of any of its name.
 
         :param path: the YAML file; its name without ending is the mode's.
-        :returns: the mode, or the indexing pipeline, which is in `indexing` too.
+        :returns: the mode, or the pipeline, which is in `indexing` or `plain` too.
         :raises PipelineFileError: with every fault of the file; what there was of its name stays.
         """
-        entry = build(Path(path), self.settings, self.resources)
-        self._register(entry, "added")
-        return self.indexing.get(entry.path.stem) or self[entry.path.stem]
+        return self._register(build(Path(path), self.settings, self.resources), "added")
 
     def warm_up(self) -> None:
-        """Load every model that a mode or indexing pipeline uses."""
-        entries: list[Mode | IndexingPipeline] = [*self._modes.values(), *self.indexing.values()]
+        """Load every model that a mode or another pipeline uses."""
+        entries: list[Mode | IndexingPipeline | PlainPipeline] = [
+            *self._modes.values(),
+            *self.indexing.values(),
+            *self.plain.values(),
+        ]
         for entry in entries:
             entry.pipeline.warm_up()
         if self._search is not None:
@@ -198,25 +202,30 @@ class ModeRegistry(Mapping[str, Mode]):
         if self.settings.pipelines_dir is not None:
             yield from ((path, "directory") for path in _yaml_files(self.settings.pipelines_dir))
 
-    def _register(self, entry: CheckedPipeline, origin: Origin) -> None:
-        name = entry.path.stem
+    def _register(self, entry: CheckedPipeline, origin: Origin) -> Mode | IndexingPipeline | PlainPipeline:
+        name, kind = entry.path.stem, kind_of(entry.content)
         self._drop(name)
-        if "query" in entry.inputs:
+        if kind == "mode":
             self._modes[name] = Mode(name, entry, origin, self._loop.run, self._standalone)
-        else:
+            return self._modes[name]
+        if kind == "indexing":
             self.indexing[name] = IndexingPipeline(name, entry, origin)
+            return self.indexing[name]
+        self.plain[name] = PlainPipeline(name, entry, origin)
+        return self.plain[name]
 
     def _drop(self, name: str) -> None:
-        for known in (self._modes, self.indexing, self.broken):
-            known.pop(name, None)
+        known: list[dict[str, Any]] = [self._modes, self.indexing, self.plain, self.broken]
+        for entries in known:
+            entries.pop(name, None)
 
 
 def build(path: Path, settings: Settings, resources: Resources) -> CheckedPipeline:
     """
     Check a pipeline file against the contract of its kind and build it.
 
-    A file with an input `query` is a mode, one with an input `documents` or `sources` is an indexing pipeline, and what
-    lies in a directory `stages` is a stage, which may have any inputs and outputs.
+    `modes.kinds` tells the kinds. What lies in a directory `stages` is a stage, which may have any inputs and outputs,
+    as a plain pipeline may.
 
     :param path: the file.
     :param settings: where stages are looked for, and which modules may be used.
@@ -236,7 +245,7 @@ def _build(path: Path, settings: Settings, resources: Resources, within: tuple[P
         raise PipelineFileError([Fault(path, 1, "the stage uses itself")])
     shared = {**resources.by_parameter(), "load_stage": load_stage}
     checked = PipelineChecker(shared, settings.allowed_modules).build(path)
-    if path.parent.name != "stages" and (faults := list(_contract_faults(checked))):
+    if path.parent.name != "stages" and (faults := list(contract_faults(checked))):
         raise PipelineFileError(faults)
     return checked
 
@@ -266,64 +275,11 @@ def _find_stage(file: str, named_in: Path, settings: Settings) -> Path:
     raise FileNotFoundError(f"there is no stage file '{file}'; the built-in ones are {', '.join(there)}")
 
 
-def _contract_faults(checked: CheckedPipeline) -> Iterator[Fault]:
-    if not _NAME.fullmatch(checked.path.stem):
-        yield Fault(
-            checked.path, 1, "a pipeline's file name has lower-case letters, digits, '_' and '-' only"
-        )
-    if "query" in checked.inputs:
-        yield from _unknown(checked, "a mode", RUN_INPUTS, RESULT_OUTPUTS)
-        yield from _wrong_types(checked, RESULT_TYPES)
-        yield from _missing(checked, "a mode", "answer")
-    elif {"documents", "sources"} & set(checked.inputs):
-        yield from _unknown(checked, "an indexing pipeline", INDEXING_INPUTS, INDEXING_OUTPUTS)
-        yield from _wrong_types(checked, INDEXING_TYPES)
-        yield from _missing(checked, "an indexing pipeline", "documents_written")
-    else:
-        message = "'inputs' must declare 'query' (a mode), or 'documents' or 'sources' (an indexing pipeline)"
-        yield Fault(checked.path, checked.lines[("inputs",)], message)
-
-
-def _unknown(
-    checked: CheckedPipeline, kind: str, inputs: tuple[str, ...], outputs: tuple[str, ...]
-) -> Iterator[Fault]:
-    for side, known, given in (("inputs", inputs, checked.inputs), ("outputs", outputs, checked.outputs)):
-        for name in given:
-            if name not in known:
-                message = f"{kind} has no {side[:-1]} '{name}'; it may have {', '.join(known)}"
-                yield Fault(checked.path, checked.lines[(side, name)], message)
-
-
-def _missing(checked: CheckedPipeline, kind: str, needed: str) -> Iterator[Fault]:
-    if needed not in checked.outputs:
-        yield Fault(checked.path, checked.lines[("outputs",)], f"{kind} must have the output '{needed}'")
-
-
 def _lacking(checked: CheckedPipeline, side: str, needed: tuple[str, ...]) -> Iterator[Fault]:
     for name in needed:
         if name not in getattr(checked, side):
             message = f"this stage must have the {side[:-1]} '{name}', as the service uses it by itself"
             yield Fault(checked.path, checked.lines[(side,)], message)
-
-
-def _wrong_types(checked: CheckedPipeline, types: dict[str, Any]) -> Iterator[Fault]:
-    sockets = checked.pipeline.outputs(include_components_with_connected_outputs=True)
-    for name, wanted in types.items():
-        component, _, socket = checked.outputs.get(name, "").partition(".")
-        found = sockets.get(component, {}).get(socket, {}).get("type", wanted)
-        if found not in (wanted, Any) and wanted not in get_args(found):
-            message = f"outputs.{name} must be {_type_name(wanted)}, but '{component}.{socket}' is {_type_name(found)}"
-            yield Fault(checked.path, checked.lines[("outputs", name)], message)
-
-
-def _type_name(kind: Any) -> str:
-    """
-    Name a type as one writes it.
-
-    :param kind: the type.
-    :returns: its name, without its module where it is a class.
-    """
-    return kind.__name__ if isinstance(kind, type) and not get_args(kind) else str(kind)
 
 
 def _yaml_files(folder: Path) -> list[Path]:

@@ -16,6 +16,7 @@ from haystack import Pipeline
 from haystack.core.errors import PipelineError
 from haystack.core.serialization import DeserializationCallbacks
 
+from modes.kinds import kind_of
 from modes.sharing import SharingPipeline
 
 TRUSTED_MODULES = ("components", "components.*")
@@ -27,6 +28,8 @@ _FILE_KEYS = (
     "metadata",
     "max_runs_per_component",
     "connection_type_validation",
+    # Hayhooks', which says it for its streaming; it has no effect here.
+    "streaming_components",
 )
 _COMPONENT_KEYS = ("type", "init_parameters")
 _CONNECTION_KEYS = ("sender", "receiver")
@@ -329,6 +332,8 @@ def _first_line(error: BaseException) -> str:
 def _description(file: PipelineFile) -> str:
     metadata = file.mapping("metadata")
     description = metadata.get("description")
+    if description is None and kind_of(file.data) == "pipeline" and file.path.parent.name != "stages":
+        return ""
     if not isinstance(description, str) or not description.strip():
         file.fault("'metadata.description' must say in a sentence what the pipeline does", "metadata")
         return ""

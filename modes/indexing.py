@@ -14,7 +14,6 @@ from modes.checking import CheckedPipeline
 from modes.mode import Origin, UnsupportedInputError, own_errors
 
 INDEXING_INPUTS = ("documents", "sources", "tenant_id")
-INDEXING_OUTPUTS = ("documents_written", "written", "notes")
 INDEXING_TYPES: dict[str, Any] = {
     "documents_written": int,
     "written": dict[str, int],

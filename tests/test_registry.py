@@ -229,12 +229,12 @@ def test_a_stage_of_ones_own_is_found_beside_the_mode(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "part"),
     [
-        (("  answer: prompt.prompt\n", ""), "must have the output 'answer'"),
+        (("  answer: prompt.prompt\n", "  reply: prompt.prompt\n"), "must have the output 'answer'"),
         (
             ("  answer: prompt.prompt\n", "  answer: prompt.prompt\n  reply: prompt.prompt\n"),
             "no output 'reply'",
         ),
-        (("  query: retrieval.query\n", "  question: retrieval.query\n"), "must declare 'query'"),
+        (("  query: retrieval.query\n", "  question: retrieval.query\n"), "must have the input 'query'"),
         (("  tenant_id:", "  tenant:"), "no input 'tenant'"),
         (("answer: prompt.prompt", "answer: retrieval.documents"), "outputs.answer must be str"),
         (("stages/vector_search.yml", "stages/none.yml"), "stages/vector_search.yml"),
@@ -358,7 +358,7 @@ def test_splitting_and_fingerprint_come_from_the_file(registry: ModeRegistry, tm
     [
         (("  tenant_id:", "  tenant:"), "an indexing pipeline has no input 'tenant'"),
         (("  documents_written:", "  written:"), "must have the output 'documents_written'"),
-        (("  documents: ", "  texts: "), "'documents' or 'sources' (an indexing pipeline)"),
+        (("  documents: ", "  texts: "), "must have the input 'documents' or 'sources'"),
         (
             ("written: writer.documents_written", "written: embedder.documents"),
             "documents_written must be int",
