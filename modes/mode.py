@@ -41,19 +41,6 @@ class RunInputs(TypedDict, total=False):
 
 
 RUN_INPUTS = ("query", "history", *RunInputs.__annotations__)
-RESULT_OUTPUTS = (
-    "answer",
-    "documents",
-    "grades",
-    "strategy",
-    "rephrased",
-    "citations",
-    "removed_citations",
-    "confidence",
-    "cannot_answer",
-    "reasoning",
-    "data",
-)
 RESULT_TYPES: dict[str, Any] = {"answer": str, "documents": list[Document]}
 Origin = Literal["built-in", "directory", "package", "added"]
 RunSync = Callable[[Coroutine[Any, Any, T]], T]
