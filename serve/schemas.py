@@ -2,6 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
+from haystack.dataclasses import ChatMessage
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 
 from components.storing import TENANT_PATTERN, check_tenant_id
@@ -58,6 +59,11 @@ class Message(Request):
 
     role: Literal["user", "assistant"]
     content: Text
+
+    def turn(self) -> ChatMessage:
+        """:returns: The same for a mode."""
+        make = ChatMessage.from_user if self.role == "user" else ChatMessage.from_assistant
+        return make(self.content)
 
 
 class Wishes(Request):

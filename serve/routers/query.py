@@ -7,13 +7,12 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.sse import format_sse_event
-from haystack.dataclasses import ChatMessage
 
 from modes.recording import StreamEvent
 from modes.results import QueryResult
 from serve.deadlines import RequestTimeout
 from serve.errors import LimitError, NothingToStreamError, problem_of
-from serve.schemas import FilledText, Message, QueryBody, QueryResponse, Question, TenantID, Text
+from serve.schemas import FilledText, QueryBody, QueryResponse, Question, TenantID, Text
 from serve.service import Service
 from serve.sse import stream_response
 from serve.tenancy import CallerTenancy, Tenancy
@@ -100,7 +99,7 @@ def arguments(question: Question, tenancy: Tenancy, timeout: float | None) -> di
     return {
         "mode": DEFAULT_MODE if question.mode is None else question.mode,
         "query": question.q,
-        "history": [_turn(message) for message in question.history],
+        "history": [message.turn() for message in question.history],
         "timeout": timeout,
         "tenant_id": tenancy.tenant(question.tenant_id),
         "top_k": question.k,
@@ -110,12 +109,6 @@ def arguments(question: Question, tenancy: Tenancy, timeout: float | None) -> di
         "json_schema": question.json_schema,
         "generation_kwargs": question.generation_kwargs,
     }
-
-
-def _turn(message: Message) -> ChatMessage:
-    if message.role == "user":
-        return ChatMessage.from_user(message.content)
-    return ChatMessage.from_assistant(message.content)
 
 
 async def _respond(request: Request, stream: bool | None, asked: dict[str, Any]) -> Response:
