@@ -196,7 +196,7 @@ class _DocumentTools:
     async def _followed(self, job: Job, seconds: float) -> Job:
         """Wait for a job's end, but no longer than the client may."""
         until = time.monotonic() + min(seconds, _INGEST_SECONDS)
-        while not job.status.finished and time.monotonic() < until:
-            await asyncio.sleep(_POLL_SECONDS)
+        while not job.status.finished and (left := until - time.monotonic()) > 0:
+            await asyncio.sleep(min(_POLL_SECONDS, left))
             job = await self._service.jobs.get(job.job_id) or job
         return job
