@@ -24,13 +24,12 @@ function choose(select, value) {
 }
 
 /** What was chosen is in the page's address, so that it can be loaded again and passed on. */
-function restore() {
+function restore(...names) {
   const kept = new URLSearchParams(location.hash.slice(1));
-  for (const [name, field] of Object.entries(fields)) {
-    const value = kept.get(name);
-    if (value === null) continue;
-    if (field instanceof HTMLSelectElement) choose(field, value);
-    else field.value = value;
+  for (const name of names.filter((name) => kept.has(name))) {
+    const field = fields[name];
+    if (field instanceof HTMLSelectElement) choose(field, kept.get(name));
+    else field.value = kept.get(name);
   }
 }
 
@@ -52,6 +51,8 @@ function body(mode) {
 }
 
 async function ask() {
+  if (!modes.size) await loadModes();
+  if (!modes.size) return;
   leave();
   keep();
   const names = new Set([fields.mode.value, fields.compared.value].filter(Boolean));
@@ -79,7 +80,8 @@ async function watch() {
   await watchService(at("service"), ({ llm }) => {
     const chosen = fields.model.value;
     fill(fields.model, option("", `default (${llm.model})`), ...llm.models.map((name) => option(name)));
-    choose(fields.model, chosen || new URLSearchParams(location.hash.slice(1)).get("model"));
+    if (chosen) choose(fields.model, chosen);
+    else restore("model");
   });
   watching = false;
 }
@@ -91,6 +93,8 @@ async function loadModes() {
     fill(fields.mode, ...items.map(({ name }) => option(name)));
     fill(fields.compared, option("", "nothing"), ...items.map(({ name }) => option(name)));
     choose(fields.mode, "standard");
+    restore("mode", "compared");
+    describeModes();
     if (broken.length) at("mode-description").after(faults(broken));
   } catch (problem) {
     fill(answers, problemBox(problem));
@@ -141,8 +145,7 @@ addEventListener("drop", (event) => {
   upload(event.dataTransfer.files);
 });
 
+restore("tenant", "k", "question");
 watch();
 await loadModes();
-restore();
-describeModes();
 holdings.show(tenant());
