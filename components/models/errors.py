@@ -4,7 +4,16 @@ from collections.abc import Iterable
 
 
 class ModelError(Exception):
-    """A language model could not answer. The base of every error below."""
+    """
+    A language model could not answer. The base of every error below.
+
+    :param message: What happened.
+    :param passing: Whether the same call may go well a moment later.
+    """
+
+    def __init__(self, message: str, passing: bool = False) -> None:
+        super().__init__(message)
+        self.passing = passing
 
 
 class ModelLoadError(ModelError, RuntimeError):

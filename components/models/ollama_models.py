@@ -1,6 +1,5 @@
 """Models served by Ollama, through Haystack's Ollama integration."""
 
-import asyncio
 from typing import Any
 
 import ollama
@@ -20,7 +19,6 @@ from components.models.servers import ModelServer
 DEFAULT_URL = "http://127.0.0.1:11434"
 # Ollama takes these beside the sampling options; OllamaChatGenerator knows only the latter for each call.
 FIELDS = ("model", "format", "logprobs", "top_logprobs")
-RETRY_SECONDS = 1.0
 
 
 class OllamaModels(ModelServer):
@@ -68,8 +66,9 @@ class OllamaModels(ModelServer):
     def plain(self, model: str, reply: ChatMessage) -> ChatMessage:
         """:returns: The reply with plain meta data."""
         meta = reply.meta
-        # Haystack's integration knows no other reason of Ollama's than "stop"; the other one is "length".
-        reason = meta.get("finish_reason") or "length"
+        # Haystack's integration knows no other reason of Ollama's than "stop"; the other one is "length". Only the end
+        # of a reply has the usage.
+        reason = meta.get("finish_reason") or ("length" if meta.get("usage") else None)
         return plain_reply(model, reply.text, reason, meta.get("usage"), meta.get("logprobs"))
 
     def failure(self, model: str, error: Exception) -> ModelError | None:
@@ -82,12 +81,15 @@ class OllamaModels(ModelServer):
             return self.missing(model)
         if "context" in error.error and error.status_code == 400:
             return ContextLengthExceededError(error.error)
-        return ModelRequestError(f"Ollama at {self.address} answered {error.status_code}: {error.error}")
+        passing = error.status_code == 429 or error.status_code >= 500
+        return ModelRequestError(
+            f"Ollama at {self.address} answered {error.status_code}: {error.error}", passing
+        )
 
 
 class _Generator(OllamaChatGenerator):
     def __init__(self, server: OllamaModels) -> None:
-        super().__init__(url=server.url, timeout=server.timeout, max_retries=1)
+        super().__init__(url=server.url, timeout=server.timeout, max_retries=0)
         self._client: _Client | None = None
         self._async_client: _AsyncClient | None = None
         self._server = server
@@ -104,19 +106,8 @@ class _Generator(OllamaChatGenerator):
             self._async_client = _AsyncClient(self._server.url, timeout=self._server.timeout, **options)
 
     async def _chat_async(self, **arguments: Any) -> Any:
-        # Tries twice, as `_chat` does; the decorator that sees to it there costs as much as a tenth of a query.
-        chat = OllamaChatGenerator._chat_async.__wrapped__
-        try:
-            return await chat(self, **arguments)
-        except (ConnectionError, TimeoutError, ollama.ResponseError) as error:
-            if (
-                isinstance(error, ollama.ResponseError)
-                and error.status_code != 429
-                and error.status_code < 500
-            ):
-                raise
-        await asyncio.sleep(RETRY_SECONDS)
-        return await chat(self, **arguments)
+        # Without the decorator for retries, which costs as much as a tenth of a query.
+        return await OllamaChatGenerator._chat_async.__wrapped__(self, **arguments)
 
 
 class _Client(ollama.Client):

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import httpx
 import openai
 from haystack.components.generators.chat import OpenAIChatGenerator
 from haystack.dataclasses import ChatMessage
@@ -54,13 +55,15 @@ class OpenAIModels(ModelServer):
         if isinstance(error, openai.APITimeoutError):
             return self.late(model)
         if isinstance(error, openai.APIConnectionError):
-            return self.silent(error.__cause__ or error)
+            cause = error.__cause__ or error
+            return self.silent(cause) if isinstance(cause, httpx.ConnectError) else self.broken(repr(cause))
         if isinstance(error, openai.NotFoundError):
             return self.missing(model)
         if isinstance(error, openai.BadRequestError) and "context" in error.message:
             return ContextLengthExceededError(error.message)
         if isinstance(error, openai.OpenAIError):
-            return ModelRequestError(f"{self.title} at {self.address} failed: {error}")
+            passing = isinstance(error, openai.RateLimitError | openai.InternalServerError)
+            return ModelRequestError(f"{self.title} at {self.address} failed: {error}", passing)
         return None
 
 
@@ -70,7 +73,7 @@ class _Generator(OpenAIChatGenerator):
             api_key=Secret.from_token(server.api_key or "none"),
             api_base_url=server.url,
             timeout=server.timeout,
-            max_retries=1,
+            max_retries=0,
             http_client_kwargs=server.client_options(),
         )
         self._server = server

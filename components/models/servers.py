@@ -21,6 +21,7 @@ from components.models.errors import (
     ModelRequestError,
     ModelUnavailableError,
 )
+from components.models.repeating import AsyncListener, Listener, repeated, repeated_async
 
 
 class ModelServer(ABC):
@@ -92,11 +93,17 @@ class ModelServer(ABC):
         """
         with self._lock:
             generator = self._generator = self._generator or self.generator()
-        streamed = None if options.get("logprobs") else callback
+        streamed = None if options.get("logprobs") or not callback else Listener(callback)
         kwargs = self.options(model, options, stream=streamed is not None)
-        with self._translating(model):
-            result = generator.run(messages, generation_kwargs=kwargs, streaming_callback=streamed)
-        reply = self.plain(model, result["replies"][0])
+
+        def once() -> ChatMessage:
+            hear = streamed and streamed.hear
+            with self._translating(model, streamed):
+                result = generator.run(messages, generation_kwargs=kwargs, streaming_callback=hear)
+                return self.plain(model, result["replies"][0])
+
+        reply = repeated(once, streamed)
+        self._check_end(reply)
         if callback and not streamed:
             callback(StreamingChunk(reply.text or ""))
         return reply
@@ -122,13 +129,19 @@ class ModelServer(ABC):
         generator = self._by_loop.get(loop)
         if generator is None:
             generator = self._by_loop[loop] = self.generator()
-        streamed = None if options.get("logprobs") else callback
+        streamed = None if options.get("logprobs") or not callback else AsyncListener(callback)
         kwargs = self.options(model, options, stream=streamed is not None)
-        with self._translating(model):
-            result = await generator.run_async(
-                messages, generation_kwargs=kwargs, streaming_callback=streamed
-            )
-        reply = self.plain(model, result["replies"][0])
+
+        async def once() -> ChatMessage:
+            hear = streamed and streamed.hear
+            with self._translating(model, streamed):
+                result = await generator.run_async(
+                    messages, generation_kwargs=kwargs, streaming_callback=hear
+                )
+                return self.plain(model, result["replies"][0])
+
+        reply = await repeated_async(once, streamed)
+        self._check_end(reply)
         if callback and not streamed:
             await callback(StreamingChunk(reply.text or ""))
         return reply
@@ -207,7 +220,18 @@ class ModelServer(ABC):
     def silent(self, error: BaseException) -> ModelUnavailableError:
         """:returns: The error that says so."""
         reason = str(error) or type(error).__name__
-        return ModelUnavailableError(f"{self.title} at {self.address} does not answer: {reason}")
+        return ModelUnavailableError(
+            f"{self.title} at {self.address} does not answer: {reason}", passing=True
+        )
+
+    def broken(self, reason: str) -> ModelRequestError:
+        """:returns: The error that says so."""
+        return ModelRequestError(f"{self.title} at {self.address} broke off: {reason}", passing=True)
+
+    def garbled(self, error: Exception) -> ModelRequestError:
+        """:returns: The error that says so."""
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
+        return ModelRequestError(f"{self.title} at {self.address} gave what is no reply: {reason}")
 
     def late(self, model: str) -> GenerationTimeoutError:
         """:returns: The error that says so."""
@@ -227,19 +251,24 @@ class ModelServer(ABC):
         except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError, TimeoutError) as error:
             raise self.silent(error) from error
 
+    def _check_end(self, reply: ChatMessage) -> None:
+        if reply.meta["finish_reason"] is None:
+            # A stream that ends like a whole one, but without the word that it is one.
+            raise self.broken("the reply has no end")
+
     @contextmanager
-    def _translating(self, model: str) -> Iterator[None]:
+    def _translating(self, model: str, listener: Listener | AsyncListener | None) -> Iterator[None]:
         try:
             yield
         except httpx.TimeoutException as error:
             raise self.late(model) from error
         except httpx.HTTPError as error:
-            raise ModelRequestError(f"{self.title} at {self.address} broke off: {error!r}") from error
+            raise self.broken(repr(error)) from error
         except Exception as error:
-            failure = self.failure(model, error)
-            if failure is None:
+            if listener is not None and error is listener.fault:
                 raise
-            raise failure from error
+            # What neither client knows is something else than a reply, which each trips over in its own way.
+            raise self.failure(model, error) or self.garbled(error) from error
 
 
 def _is_loopback(host: str) -> bool:

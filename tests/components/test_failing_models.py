@@ -1,0 +1,214 @@
+"""What becomes of a model's server that is slow, breaks off or talks nonsense, whichever protocol it speaks."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from haystack.dataclasses import ChatMessage, StreamingChunk
+
+from components.models import repeating
+from components.models.chat_models import ChatModels
+from components.models.errors import (
+    GenerationTimeoutError,
+    ModelBusyError,
+    ModelError,
+    ModelRequestError,
+    ModelUnavailableError,
+)
+from tests.stub_llm import FOREVER, TEXT, Behaviour, StubLLM, running_stub
+
+QUESTION = [ChatMessage.from_user("How tall is the tower?")]
+GARBAGE = (
+    b"<html>Bad gateway</html>",
+    b"",
+    b"{}",
+    b"[1]",
+    b'{"choices": []}\n',
+    b"data: {broken\n\n",
+    b"data: null\n\n",
+    b"data: [DONE]\n\n",
+    b'data: {"choices": [{"index": 0, "delta": {"content": "The tower"}}]}\n\n',
+    b'{"message": {"role": "assistant", "content": "The tower"}, "done": false}\n',
+    bytes(range(256)),
+)
+Ask = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def stub() -> Iterator[StubLLM]:
+    with running_stub() as running:
+        yield running
+
+
+@pytest.fixture(params=["openai", "ollama"])
+def server(request: pytest.FixtureRequest, stub: StubLLM) -> dict[str, Any]:
+    """:returns: The first arguments of `ChatModels` for the stub."""
+    stub.started = stub.finished = stub.aborted = stub.peak = 0
+    stub.behaviour = Behaviour()
+    url = f"{stub.url}/v1" if request.param == "openai" else stub.url
+    return {"provider": request.param, "model": "stub", "url": url}
+
+
+@asynccontextmanager
+async def opened(server: dict[str, Any], **options: Any) -> AsyncIterator[ChatModels]:
+    models = ChatModels(**server, **options)
+    try:
+        yield models
+    finally:
+        await models.close_async()
+
+
+async def ignore(chunk: StreamingChunk) -> None:
+    pass
+
+
+def outcome(server: dict[str, Any], streamed: bool, **options: Any) -> ChatMessage | ModelError:
+    """Ask once and give the reply, or what was raised."""
+
+    async def ask() -> ChatMessage | ModelError:
+        async with opened(server, **options) as models:
+            try:
+                return await models.ask_async(None, QUESTION, callback=ignore if streamed else None)
+            except ModelError as error:
+                return error
+
+    return asyncio.run(ask())
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_nonsense_is_no_reply(server: dict[str, Any], stub: StubLLM, streamed: bool) -> None:
+    """Whatever a server says that is no reply, or not the whole of one, is an error that names the server."""
+    for raw in GARBAGE:
+        stub.behaviour = Behaviour(raw=raw)
+        error = outcome(server, streamed)
+        assert isinstance(error, ModelRequestError), raw
+        assert f"at {server['url']}" in str(error)
+        assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_fault_that_may_pass_is_asked_about_once_more(
+    server: dict[str, Any], stub: StubLLM, streamed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A busy or restarting server gets a second chance, a request that it refuses does not."""
+    monkeypatch.setattr(repeating, "RETRY_SECONDS", 0.01)
+    for status, calls in ((503, 2), (429, 2), (400, 1)):
+        before = stub.started
+        stub.behaviour = lambda _, status=status, before=before: Behaviour(
+            status=status if stub.started == before + 1 else 200
+        )
+        reply = outcome(server, streamed)
+        assert stub.started - before == calls
+        if calls == 1:
+            assert isinstance(reply, ModelRequestError)
+        else:
+            assert isinstance(reply, ChatMessage)
+            assert reply.text == TEXT
+
+
+def test_a_reply_that_has_been_heard_is_not_begun_again(server: dict[str, Any], stub: StubLLM) -> None:
+    """A stream that breaks off is an error: another reply would follow on the beginning of the first one."""
+    stub.behaviour = Behaviour(break_after=3)
+    assert isinstance(outcome(server, streamed=True), ModelRequestError)
+    assert stub.started == 1
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("hanging", [Behaviour(delay=FOREVER), Behaviour(hang_after=3)])
+def test_a_late_reply_is_not_asked_for_again(
+    server: dict[str, Any], stub: StubLLM, streamed: bool, hanging: Behaviour
+) -> None:
+    """A model that hangs is left after the timeout, and not asked once more behind the caller's back."""
+    stub.behaviour = hanging
+    assert isinstance(outcome(server, streamed, timeout=0.2), GenerationTimeoutError)
+    stub.wait_until(lambda: stub.aborted == 1)
+    assert stub.started == 1
+
+
+@pytest.mark.parametrize("hanging", [Behaviour(delay=FOREVER), Behaviour(hang_after=3)])
+def test_a_thread_does_not_ask_again_for_a_late_reply_either(
+    server: dict[str, Any], stub: StubLLM, hanging: Behaviour
+) -> None:
+    """Without an event loop it is the same."""
+    stub.behaviour = hanging
+    models = ChatModels(**server, timeout=0.2)
+    for callback in (None, lambda chunk: None):
+        with pytest.raises(GenerationTimeoutError):
+            models.ask(None, QUESTION, callback=callback)
+    models.close()
+    stub.wait_until(lambda: stub.aborted == 2)
+    assert stub.started == 2
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_cancelled_call_ends_at_the_server(server: dict[str, Any], stub: StubLLM, streamed: bool) -> None:
+    """Cancelling closes the connection at once, and nothing is asked again."""
+    stub.behaviour = Behaviour(pause=FOREVER)
+
+    async def ask_and_leave() -> float:
+        async with opened(server) as models:
+            call = asyncio.create_task(
+                models.ask_async(None, QUESTION, callback=ignore if streamed else None)
+            )
+            await asyncio.to_thread(stub.wait_until, lambda: stub.started == 1)
+            call.cancel()
+            took = await asyncio.to_thread(stub.wait_until, lambda: stub.aborted == 1)
+            assert isinstance((await asyncio.gather(call, return_exceptions=True))[0], asyncio.CancelledError)
+            return took
+
+    assert asyncio.run(ask_and_leave()) < 1
+    assert stub.started == 1
+
+
+def test_a_fault_of_the_listener_is_its_own(server: dict[str, Any]) -> None:
+    """What a callback raises is not taken for the server's fault."""
+
+    async def failing(chunk: StreamingChunk) -> None:
+        raise KeyError("the caller's")
+
+    async def ask() -> None:
+        async with opened(server) as models:
+            await models.ask_async(None, QUESTION, callback=failing)
+
+    with pytest.raises(KeyError, match="the caller's"):
+        asyncio.run(ask())
+
+
+def test_an_absent_server_is_unavailable(server: dict[str, Any]) -> None:
+    """Where nothing listens the model is unavailable, which is another thing than a reply that broke off."""
+    absent = {**server, "url": "http://127.0.0.1:9"}
+    assert isinstance(outcome(absent, streamed=False), ModelUnavailableError)
+
+
+def test_the_queue_has_an_end(server: dict[str, Any], stub: StubLLM) -> None:
+    """As many calls as there are slots run, as many wait as may, and the rest is refused at once."""
+    stub.behaviour = Behaviour(delay=0.3)
+
+    async def ask_often() -> list[Any]:
+        async with opened(server, concurrency=2, max_waiting=3) as models:
+            calls = [models.ask_async(None, QUESTION) for _ in range(8)]
+            return await asyncio.gather(*calls, return_exceptions=True)
+
+    outcomes = asyncio.run(ask_often())
+    assert [type(each) for each in outcomes] == [ChatMessage] * 5 + [ModelBusyError] * 3
+    assert (stub.started, stub.peak) == (5, 2)
+
+
+def test_who_leaves_the_queue_makes_room(server: dict[str, Any], stub: StubLLM) -> None:
+    """Cancelled while it waits, a call gives its place to another one, and the slots are not used up by it."""
+    stub.behaviour = Behaviour(delay=FOREVER)
+
+    async def ask() -> str | None:
+        async with opened(server, concurrency=1, max_waiting=1) as models:
+            for _ in range(20):
+                calls = [asyncio.create_task(models.ask_async(None, QUESTION)) for _ in range(2)]
+                await asyncio.sleep(0.01)
+                for call in calls:
+                    call.cancel()
+                await asyncio.gather(*calls, return_exceptions=True)
+            stub.behaviour = Behaviour()
+            return (await models.ask_async(None, QUESTION)).text
+
+    assert asyncio.run(ask()) == TEXT
