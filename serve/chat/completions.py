@@ -3,6 +3,7 @@
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from json import dumps
 from typing import Any, Literal
 
 from fastapi.sse import format_sse_event
@@ -11,6 +12,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from modes.recording import StreamEvent
 from modes.results import QueryResult
+from serve.chat.errors import openai_error
 from serve.chat.open_webui import OpenWebUIEvents
 from serve.chat.pieces import pieces
 from serve.chat.wording import DocumentURL, Reply, written, written_json
@@ -32,7 +34,7 @@ class ChatAnswer:
         self._head = {"id": f"chatcmpl-{request_id}", "created": int(time.time()), "model": mode}
         self._url = url
 
-    def whole(self, result: QueryResult, json: bool) -> ChatCompletion:
+    def whole(self, result: QueryResult, json: bool) -> dict[str, Any]:
         """
         Write the answer as one object.
 
@@ -54,7 +56,7 @@ class ChatAnswer:
             "logprobs": None,
         }
         body = {"object": "chat.completion", "choices": [choice], "usage": usage_of(result), **self._head}
-        return ChatCompletion.model_validate(body)
+        return ChatCompletion.model_validate(body).model_dump(mode="json", exclude_unset=True)
 
     async def chunks(
         self,
@@ -94,6 +96,15 @@ class ChatAnswer:
                 if include_usage:
                     yield self._data(choices=[], usage=usage_of(part.result))
         yield DONE
+
+    def broken_off(self, problem: dict[str, Any]) -> bytes:
+        """
+        End the stream where it is.
+
+        :param problem: what went wrong.
+        :returns: the last events: the error, which OpenAI's clients raise, and `[DONE]`.
+        """
+        return format_sse_event(data_str=dumps(openai_error(problem), ensure_ascii=False)) + DONE
 
     def _last_deltas(self, reply: Reply, annotate: bool) -> list[dict[str, Any]]:
         refusal = [{"refusal": reply.refusal}] if reply.refusal else []

@@ -51,7 +51,7 @@ _REFUSED: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
-class _ChatRequest(BaseModel):
+class ChatRequest(BaseModel):
     """What both protocols share: OpenAI's sampling options, and our own fields."""
 
     model_config = ConfigDict(extra="allow", protected_namespaces=())
@@ -149,7 +149,7 @@ class _StreamOptions(BaseModel):
 _Tokens = Annotated[int | None, Field(ge=1)]
 
 
-class ChatCompletionRequest(_ChatRequest):
+class ChatCompletionRequest(ChatRequest):
     """The body of `POST /v1/chat/completions`; fields that are not here do no harm."""
 
     field = "messages"
@@ -178,7 +178,7 @@ class ChatCompletionRequest(_ChatRequest):
         return self.max_completion_tokens or self.max_tokens
 
 
-class ResponseRequest(_ChatRequest):
+class ResponseRequest(ChatRequest):
     """The body of `POST /v1/responses`; fields that are not here do no harm."""
 
     field = "input"

@@ -1,22 +1,21 @@
 """`/v1/`: the modes as models of OpenAI's protocol."""
 
-import json
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request, Response
-from fastapi.sse import format_sse_event
+from fastapi.responses import JSONResponse
 from openai.types import Model
-from openai.types.chat import ChatCompletion
-from pydantic import BaseModel
 
 from modes.mode import Mode
-from serve.chat.completions import DONE, ChatAnswer
-from serve.chat.errors import openai_error
+from modes.recording import StreamEvent
+from modes.results import QueryResult
+from registry import ModeRegistry
+from serve.chat.completions import ChatAnswer
 from serve.chat.open_webui import OpenWebUIEvents, from_open_webui
-from serve.chat.requests import ChatCompletionRequest
+from serve.chat.requests import Asked, ChatCompletionRequest, ChatRequest, ResponseRequest
+from serve.chat.responses import ResponseAnswer
 from serve.chat.wording import document_url
 from serve.deadlines import RequestTimeout
 from serve.errors import LimitError, problem_of
@@ -30,8 +29,7 @@ router = APIRouter(prefix="/v1", tags=["OpenAI"])
 @router.get("/models")
 async def list_models(request: Request) -> dict[str, Any]:
     """List every mode as a model."""
-    service: Service = request.app.state.service
-    return {"object": "list", "data": [_model(mode) for mode in service.registry.values()]}
+    return {"object": "list", "data": [_model(mode) for mode in _modes(request).values()]}
 
 
 @router.get("/models/{model}")
@@ -39,29 +37,60 @@ async def get_model(
     request: Request, model: Annotated[str, Path(description="The mode's name.")]
 ) -> dict[str, Any]:
     """Describe one mode as a model."""
-    service: Service = request.app.state.service
-    return _model(service.registry[model])
+    return _model(_modes(request)[model])
 
 
-@router.post("/chat/completions", response_model=ChatCompletion)
+@router.post("/chat/completions")
 async def chat_completions(
     request: Request, tenancy: CallerTenancy, timeout: RequestTimeout, body: ChatCompletionRequest
 ) -> Response:
-    """Answer the last message of a conversation from a tenant's documents."""
-    service: Service = request.app.state.service
+    """Answer the last message of a conversation from a tenant's documents, with OpenAI's `ChatCompletion` object."""
     tenant = tenancy.tenant(body.tenant_id)
-    asked = body.asked(service.registry[body.model], tenant)
-    url = document_url(str(request.base_url), tenant)
-    answer = ChatAnswer(request.state.request_id, body.model, url)
-    given = (body.model, asked.question, asked.history, timeout)
-    with _named_as("messages"):
-        if not body.stream:
-            result = await service.answering.ask(*given, **asked.inputs)
-            return _json(answer.whole(result, asked.json))
-        events = service.answering.stream(*given, **asked.inputs)
+    answer = ChatAnswer(request.state.request_id, body.model, document_url(str(request.base_url), tenant))
+    asked = body.asked(_modes(request)[body.model], tenant)
+    if not body.stream:
+        return JSONResponse(answer.whole(await _ask(request, body, asked, timeout), asked.json))
     told = OpenWebUIEvents() if from_open_webui(request.headers) else None
+    events = _events(request, body, asked, timeout)
     chunks = answer.chunks(events, asked.json, body.include_usage, told)
-    return await stream_response(request, chunks, partial(_broken_off, request))
+    return await stream_response(request, chunks, lambda error: answer.broken_off(_problem(request, error)))
+
+
+@router.post("/responses")
+async def responses(
+    request: Request, tenancy: CallerTenancy, timeout: RequestTimeout, body: ResponseRequest
+) -> Response:
+    """Answer the last message of the input from a tenant's documents, with OpenAI's `Response` object."""
+    tenant = tenancy.tenant(body.tenant_id)
+    answer = ResponseAnswer(request.state.request_id, body, document_url(str(request.base_url), tenant))
+    asked = body.asked(_modes(request)[body.model], tenant)
+    if not body.stream:
+        return JSONResponse(answer.whole(await _ask(request, body, asked, timeout), asked.json))
+    chunks = answer.events(_events(request, body, asked, timeout), asked.json)
+    return await stream_response(request, chunks, lambda error: answer.broken_off(_problem(request, error)))
+
+
+def _modes(request: Request) -> ModeRegistry:
+    service: Service = request.app.state.service
+    return service.registry
+
+
+async def _ask(request: Request, body: ChatRequest, asked: Asked, timeout: float | None) -> QueryResult:
+    service: Service = request.app.state.service
+    with _named_as(body.field):
+        return await service.answering.ask(body.model, asked.question, asked.history, timeout, **asked.inputs)
+
+
+def _events(
+    request: Request, body: ChatRequest, asked: Asked, timeout: float | None
+) -> AsyncGenerator[StreamEvent, None]:
+    service: Service = request.app.state.service
+    with _named_as(body.field):
+        return service.answering.stream(body.model, asked.question, asked.history, timeout, **asked.inputs)
+
+
+def _problem(request: Request, error: Exception) -> dict[str, Any]:
+    return problem_of(error, request.state.request_id)
 
 
 @contextmanager
@@ -72,15 +101,6 @@ def _named_as(field: str) -> Iterator[None]:
     except LimitError as error:
         [fault] = error.errors
         raise LimitError(field, fault["message"]) if fault["field"] == "q" else error from None
-
-
-def _broken_off(request: Request, error: Exception) -> bytes:
-    problem = problem_of(error, request.state.request_id)
-    return format_sse_event(data_str=json.dumps(openai_error(problem), ensure_ascii=False)) + DONE
-
-
-def _json(answer: BaseModel) -> Response:
-    return Response(answer.model_dump_json(exclude_unset=True), media_type="application/json")
 
 
 def _model(mode: Mode) -> dict[str, Any]:
