@@ -68,26 +68,15 @@ class ModeRegistry(Mapping[str, Mode]):
         self.broken: dict[str, list[Fault]] = {}
         self._modes: dict[str, Mode] = {}
         self._loop = _LoopThread()
-        self._standalone = self._standalone_stage()
+        self._standalone = self._stage(STANDALONE_STAGE, ("query", "history"), ("query",))
+        self.search = Search(self._stage(_SEARCH_STAGE, ("query", "tenant_id"), ("documents",)))
         for path, origin in self._pipeline_files():
             self._load(path, origin)
-        self._search = self._stage(_SEARCH_STAGE, ("query", "tenant_id"), ("documents",))
 
     @property
     def faults(self) -> list[Fault]:
         """Every fault of every file that could not be loaded."""
         return [fault for faults in self.broken.values() for fault in faults]
-
-    @property
-    def search(self) -> Search:
-        """
-        Searching alone, with the retrieval stage of `standard`.
-
-        :raises BrokenModeError: if the stage's file has faults.
-        """
-        if self._search is None:
-            raise BrokenModeError(f"'{_SEARCH_STAGE}' could not be loaded: {self._told(_SEARCH_STAGE)}")
-        return Search(self._search)
 
     def add(self, path: Path | str) -> Mode | IndexingPipeline | PlainPipeline:
         """
@@ -108,8 +97,7 @@ class ModeRegistry(Mapping[str, Mode]):
         ]
         for entry in entries:
             entry.pipeline.warm_up()
-        if self._search is not None:
-            self._search.pipeline.warm_up()
+        self.search.pipeline.warm_up()
         self._standalone.pipeline.warm_up()
 
     def close(self) -> None:
@@ -137,7 +125,8 @@ class ModeRegistry(Mapping[str, Mode]):
         if name in self._modes:
             return self._modes[name]
         if name in self.broken:
-            raise BrokenModeError(f"mode '{name}' could not be loaded: {self._told(name)}")
+            shown = "; ".join(f"line {fault.line}: {fault.message}" for fault in self.broken[name])
+            raise BrokenModeError(f"mode '{name}' could not be loaded: {shown}")
         near = difflib.get_close_matches(name, self._modes, n=1)
         hint = f" Did you mean '{near[0]}'?" if near else ""
         raise UnknownModeError(f"there is no mode '{name}'; there are {', '.join(self._modes)}.{hint}")
@@ -154,9 +143,6 @@ class ModeRegistry(Mapping[str, Mode]):
         """Say whether a mode can be used."""
         return name in self._modes
 
-    def _told(self, broken: str) -> str:
-        return "; ".join(f"line {fault.line}: {fault.message}" for fault in self.broken[broken])
-
     def _load(self, path: Path, origin: Origin) -> None:
         try:
             self._register(build(path, self.settings, self.resources), origin)
@@ -164,29 +150,19 @@ class ModeRegistry(Mapping[str, Mode]):
             self._drop(path.stem)
             self.broken[path.stem] = error.faults
 
-    def _stage(self, file: str, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> CheckedPipeline | None:
-        """Load a stage that is used without a mode; a file of `PIPELINES_DIR` wins over the built-in one."""
-        folder = self.settings.pipelines_dir or BUILTIN_PIPELINES
-        path = _find_stage(file, folder / "any.yml", self.settings)
-        try:
-            checked = build(path, self.settings, self.resources)
-            if faults := [*_lacking(checked, "inputs", inputs), *_lacking(checked, "outputs", outputs)]:
-                raise PipelineFileError(faults)
-            return checked
-        except PipelineFileError as error:
-            self.broken[file] = error.faults
-            return None
-
-    def _standalone_stage(self) -> CheckedPipeline:
-        """Build the stage that makes questions self-contained: one in `PIPELINES_DIR`, else the built-in one."""
+    def _stage(self, file: str, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> CheckedPipeline:
+        """Load a stage that is run without a mode: that of `PIPELINES_DIR`, else, or if it has faults, the built-in."""
         for folder in (self.settings.pipelines_dir, BUILTIN_PIPELINES):
-            path = folder / STANDALONE_STAGE if folder else None
+            path = folder / file if folder else None
             if path is None or not path.is_file():
                 continue
             try:
-                return _checked_standalone(build(path, self.settings, self.resources))
+                checked = build(path, self.settings, self.resources)
+                if faults := [*_lacking(checked, "inputs", inputs), *_lacking(checked, "outputs", outputs)]:
+                    raise PipelineFileError(faults)
+                return checked
             except PipelineFileError as error:
-                self.broken[path.stem] = error.faults
+                self.broken[file] = error.faults
         raise PipelineFileError(self.faults)
 
     def _pipeline_files(self) -> Iterator[tuple[Path, Origin]]:
@@ -250,22 +226,6 @@ def _build(path: Path, settings: Settings, resources: Resources, within: tuple[P
     return checked
 
 
-def _checked_standalone(checked: CheckedPipeline) -> CheckedPipeline:
-    sides = (
-        ("inputs", "query", checked.inputs),
-        ("inputs", "history", checked.inputs),
-        ("outputs", "query", checked.outputs),
-    )
-    faults = [
-        Fault(checked.path, checked.lines[(side,)], f"this stage must have the {side[:-1]} '{name}'")
-        for side, name, there in sides
-        if name not in there
-    ]
-    if faults:
-        raise PipelineFileError(faults)
-    return checked
-
-
 def _find_stage(file: str, named_in: Path, settings: Settings) -> Path:
     folders = [named_in.parent, settings.pipelines_dir, BUILTIN_PIPELINES]
     for folder in folders:
@@ -278,7 +238,7 @@ def _find_stage(file: str, named_in: Path, settings: Settings) -> Path:
 def _lacking(checked: CheckedPipeline, side: str, needed: tuple[str, ...]) -> Iterator[Fault]:
     for name in needed:
         if name not in getattr(checked, side):
-            message = f"this stage must have the {side[:-1]} '{name}', as the service uses it by itself"
+            message = f"this stage must have the {side[:-1]} '{name}', for it is run without a mode"
             yield Fault(checked.path, checked.lines[(side,)], message)
 
 

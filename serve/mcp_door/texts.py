@@ -1,7 +1,8 @@
 """The tools' results as text, for a language model to read and a person to check."""
 
 from modes.recording import StreamEvent
-from modes.results import Citation, Grades, QueryResult, Rephrased, Retrieval, RetrievedDocument
+from modes.results import Grades, QueryResult, Rephrased, Retrieval, RetrievedDocument
+from serve.chat.wording import source_list
 from serve.ingestion_schemas import DocumentList
 from serve.jobs import Job, JobStatus
 
@@ -13,9 +14,7 @@ def answer_text(result: QueryResult) -> str:
     :param result: what a mode gave.
     :returns: the answer, and below it a line for each citation with the words that it rests on.
     """
-    if not result.citations:
-        return result.answer
-    return "\n".join([result.answer, "", "Sources:", *map(_source, result.citations)])
+    return result.answer + source_list(result.citations)
 
 
 def search_text(found: Retrieval) -> str:
@@ -84,20 +83,15 @@ def progress_text(event: StreamEvent) -> str | None:
             return None
 
 
-def _source(citation: Citation) -> str:
-    place = _place(citation.title, citation.document_id, citation.page, citation.section)
-    return f'[{citation.index}] {place}: "{citation.quote}"'
-
-
 def _chunk(number: int, chunk: RetrievedDocument) -> str:
-    place = _place(chunk.title, chunk.document_id, chunk.page, chunk.section)
-    score = "" if chunk.score is None else f", score {chunk.score:.2f}"
-    return f"[{number}] {place}{score}\n{chunk.text}"
-
-
-def _place(title: str, document_id: str, page: int | None, section: str | None) -> str:
-    parts = (title, f"page {page}" if page else None, section, f"document {document_id}")
-    return ", ".join(part for part in parts if part)
+    parts = (
+        chunk.title,
+        f"page {chunk.page}" if chunk.page else None,
+        chunk.section,
+        f"document {chunk.document_id}",
+        None if chunk.score is None else f"score {chunk.score:.2f}",
+    )
+    return f"[{number}] {', '.join(part for part in parts if part)}\n{chunk.text}"
 
 
 def _counted(number: int, thing: str) -> str:

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,6 @@ from pydantic import BaseModel
 
 from modes.mode import Mode
 from modes.results import QueryResult, Retrieval
-from registry import BrokenModeError
 from serve.bodies import inlined_schema
 from serve.ingestion_schemas import DocumentItem, DocumentList, IngestBody
 from serve.intake import texts_intake
@@ -140,14 +139,13 @@ class _DocumentTools:
         self._service = service
 
     def tools(self) -> Iterator[ServedTool]:
-        with suppress(BrokenModeError):  # GET /ready names its faults, as it does those of modes
-            yield _tool(
-                "search",
-                "Finds the chunks of a tenant's documents that are nearest to a question, best first; gives no answer.",
-                arguments.declared_arguments(self._service.registry.search, self._service.settings),
-                Retrieval,
-                self._search,
-            )
+        yield _tool(
+            "search",
+            "Finds the chunks of a tenant's documents that are nearest to a question, best first; gives no answer.",
+            arguments.declared_arguments(self._service.registry.search, self._service.settings),
+            Retrieval,
+            self._search,
+        )
         yield _tool(
             "list_documents",
             "Lists a tenant's documents, in the order in which they first came.",
