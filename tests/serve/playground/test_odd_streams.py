@@ -1,0 +1,57 @@
+"""What the service does not send, or a network makes of what it sends: the page is given such answers."""
+
+import json
+
+from selenium.webdriver.common.keys import Keys
+
+from tests.serve.playground.conftest import CITED, QUESTION, Playground
+
+# Answers the next question with a stream of single bytes, so that lines and characters come apart anywhere.
+_ANSWER_WITH = """
+const [text] = arguments, real = window.fetch;
+window.fetch = (url, options) => {
+  if (!url.endsWith('/query/')) return real(url, options);
+  const bytes = new TextEncoder().encode(text);
+  const start = controller => {
+    for (const byte of bytes) controller.enqueue(new Uint8Array([byte]));
+    controller.close();
+  };
+  return Promise.resolve(new Response(new ReadableStream({start}), {headers: {'x-request-id': 'odd-1'}}));
+};
+"""
+
+
+def ask(page: Playground, stream: str) -> None:
+    """Ask, and let a stream be the answer."""
+    page.load(tenant="acme", mode="standard", question=QUESTION)
+    page.script(_ANSWER_WITH, stream)
+    page.find("#question").send_keys(Keys.ENTER)
+
+
+def test_stream_in_pieces_that_breaks_off_keeps_its_words_and_says_so(page: Playground) -> None:
+    """Any line ends, comments and cuts are read; an end without `done` is told as such, with the request's id."""
+    tokens = ["Der ", "Turm 🗼\n", "ist\u2028 höher."]
+    events = [
+        f"id: {n}\nevent: token\ndata: {json.dumps({'text': text})}\n\n" for n, text in enumerate(tokens)
+    ]
+    ask(
+        page,
+        events[0] + ": ping\r\n\r\n" + events[1].replace("\n", "\r\n") + events[2].replace("\n", "\r") + "\n",
+    )
+    problem = page.find(".problem").text
+    assert page.find(".answer").get_property("textContent") == "".join(tokens)
+    assert problem.startswith("Broken off\n")
+    assert "odd-1" in problem
+    assert page.texts(".phase") == ["Failed"]
+
+
+def test_chunks_that_no_search_told_are_shown_all_the_same(page: Playground) -> None:
+    """A chunk of the result that no event named stands in the list with its number, and its citation can be opened."""
+    result = page.client.post("/query/", json={"q": QUESTION, "tenant_id": "acme"}).json()
+    told = {"query": None, "documents": result["documents"][1:]}
+    events = {"retrieval": told, "unheard-of": {}, "result": result, "done": {}}
+    ask(page, "".join(f"event: {kind}\ndata: {json.dumps(data)}\n\n" for kind, data in events.items()))
+    page.answered()
+    assert page.texts(".number") == ["[2]", "[3]", "[1]"]
+    page.find(".marker").click()
+    assert page.texts("#passage mark") == [CITED]
