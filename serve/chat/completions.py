@@ -15,6 +15,7 @@ from modes.results import QueryResult
 from serve.chat.errors import openai_error
 from serve.chat.open_webui import OpenWebUIEvents
 from serve.chat.pieces import pieces
+from serve.chat.requests import Asked
 from serve.chat.wording import DocumentURL, Reply, written, written_json
 
 DONE = format_sse_event(data_str="[DONE]")
@@ -61,7 +62,7 @@ class ChatAnswer:
     async def chunks(
         self,
         events: AsyncGenerator[StreamEvent, None],
-        json: bool,
+        asked: Asked,
         include_usage: bool,
         told: OpenWebUIEvents | None = None,
     ) -> AsyncGenerator[bytes, None]:
@@ -69,14 +70,14 @@ class ChatAnswer:
         Write the answer as a stream.
 
         :param events: the events of a mode.
-        :param json: whether the text is to be JSON and nothing else.
+        :param asked: what was asked.
         :param include_usage: whether a chunk with the usage comes last.
         :param told: makes Open WebUI's events, for a client that reads them; they take the annotations' place.
         :returns: server-sent events, ending with `[DONE]`.
         """
         usage: dict[str, Any] = {"usage": None} if include_usage else {}
         started = False
-        async with aclosing(pieces(events, json)) as parts:
+        async with aclosing(pieces(events, asked)) as parts:
             async for part in parts:
                 if isinstance(part, StreamEvent):
                     for event in told.of(part) if told else ():

@@ -6,20 +6,28 @@ from contextlib import aclosing
 
 from modes.recording import StreamEvent
 from modes.results import QueryResult, Token
+from serve.chat.marks import Marks
+from serve.chat.requests import Asked
 from serve.chat.wording import Reply, written, written_json
 
 REPLACED = "\n\nA check against the documents has changed this answer. The answer is:\n\n"
 # A citation's mark that is not closed yet, and blanks, which an answer does not end with.
-_UNFINISHED = re.compile(r"\s*(?:\[[\^\d\s,;–-]{0,40})?\Z")
+_UNFINISHED = re.compile(r"\s*(?:\[[\^\d\s,;–-]{0,40}|【[^】\n]{0,40})?\Z")
 
 
 class AnswerText:
     """The text that a client has been sent so far."""
 
-    def __init__(self) -> None:
-        """Begin with nothing sent."""
+    def __init__(self, marks: Marks) -> None:
+        """
+        Begin with nothing sent.
+
+        :param marks: checks the citations.
+        """
         self.sent = ""
-        self._held = ""
+        self._marks = marks
+        self._reply = ""
+        self._told = 0
 
     def piece(self, token: str) -> str:
         """
@@ -28,14 +36,15 @@ class AnswerText:
         :param token: the next piece of the model's reply.
         :returns: what can be sent now: all but an unfinished mark at its end.
         """
-        text = self._held + token
-        if not self.sent:
-            text = text.lstrip()
-        unfinished = _UNFINISHED.search(text)
-        end = unfinished.start() if unfinished else len(text)
-        self._held = text[end:]
-        self.sent += text[:end]
-        return text[:end]
+        self._reply = (self._reply + token).lstrip()
+        unfinished = _UNFINISHED.search(self._reply)
+        end = unfinished.start() if unfinished else len(self._reply)
+        checked = self._marks.checked(self._reply[:end])
+        goes_on = checked.startswith(self.sent)
+        piece = checked[len(self.sent) :] if goes_on else self._reply[self._told : end]
+        self._told = end
+        self.sent += piece
+        return piece
 
     def end(self, result: QueryResult) -> Reply:
         """
@@ -50,24 +59,27 @@ class AnswerText:
 
 
 async def pieces(
-    events: AsyncGenerator[StreamEvent, None], json: bool
+    events: AsyncGenerator[StreamEvent, None], asked: Asked
 ) -> AsyncGenerator[StreamEvent | str | Reply, None]:
     """
     Turn the events of a run into text.
 
     :param events: the events of a mode.
-    :param json: whether the answer is to be JSON and nothing else; it comes in one piece.
+    :param asked: what was asked; an answer that is to be JSON comes in one piece.
     :returns: pieces of the text, the events in between that are none, and last the whole reply.
     """
-    text = AnswerText()
+    marks = Marks(asked.question)
+    text = AnswerText(marks)
     async with aclosing(events):
         async for event in events:
             if isinstance(event.data, QueryResult):
-                reply = written_json(event.data) if json else text.end(event.data)
+                reply = written_json(event.data) if asked.json else text.end(event.data)
                 if rest := (reply.text or "")[len(text.sent) :]:
                     yield rest
                 yield reply
             elif not isinstance(event.data, Token):
+                if asked.checked:
+                    marks.hear(event)
                 yield event
-            elif not json and (piece := text.piece(event.data.text)):
+            elif not asked.json and (piece := text.piece(event.data.text)):
                 yield piece

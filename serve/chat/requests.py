@@ -23,6 +23,8 @@ class Asked:
     history: list[ChatMessage]
     inputs: RunInputs
     format: Format
+    checked: bool
+    """Whether the mode checks the marks of its answer against the passages."""
 
     @property
     def json(self) -> bool:
@@ -92,7 +94,7 @@ class ChatRequest(BaseModel):
         )
         for name in optional.keys() & mode.inputs:
             inputs[name] = optional[name]  # type: ignore[literal-required]
-        return Asked(said.question, said.history, inputs, format)
+        return Asked(said.question, said.history, inputs, format, "removed_citations" in mode.outputs)
 
     def conversation(self) -> Conversation:
         """:returns: The question, the conversation before it, and the instructions."""

@@ -14,7 +14,7 @@ from modes.results import QueryResult
 from serve.chat.completions import DONE, finish_reason
 from serve.chat.errors import openai_error
 from serve.chat.pieces import pieces
-from serve.chat.requests import ResponseRequest
+from serve.chat.requests import Asked, ResponseRequest
 from serve.chat.wording import DocumentURL, Reply, written, written_json
 
 _EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
@@ -68,16 +68,16 @@ class ResponseAnswer:
         return self._ended(reply, {**part, **self._annotations(reply)})
 
     async def events(
-        self, events: AsyncGenerator[StreamEvent, None], json: bool
+        self, events: AsyncGenerator[StreamEvent, None], asked: Asked
     ) -> AsyncGenerator[bytes, None]:
         """
         Write the answer as a stream.
 
         :param events: the events of a mode.
-        :param json: whether the text is to be JSON and nothing else.
+        :param asked: what was asked.
         :returns: server-sent events, ending with `[DONE]`.
         """
-        async with aclosing(pieces(events, json)) as parts:
+        async with aclosing(pieces(events, asked)) as parts:
             async for part in parts:
                 if isinstance(part, str):
                     yield self._begin_part(_text_part("")) + self._text_event(

@@ -52,7 +52,7 @@ async def chat_completions(
         return JSONResponse(answer.whole(await _ask(request, body, asked, timeout), asked.json))
     told = OpenWebUIEvents() if from_open_webui(request.headers) else None
     events = _events(request, body, asked, timeout)
-    chunks = answer.chunks(events, asked.json, body.include_usage, told)
+    chunks = answer.chunks(events, asked, body.include_usage, told)
     return await stream_response(request, chunks, lambda error: answer.broken_off(_problem(request, error)))
 
 
@@ -66,7 +66,7 @@ async def responses(
     asked = body.asked(_modes(request)[body.model], tenant)
     if not body.stream:
         return JSONResponse(answer.whole(await _ask(request, body, asked, timeout), asked.json))
-    chunks = answer.events(_events(request, body, asked, timeout), asked.json)
+    chunks = answer.events(_events(request, body, asked, timeout), asked)
     return await stream_response(request, chunks, lambda error: answer.broken_off(_problem(request, error)))
 
 
