@@ -64,7 +64,15 @@ class Settings(BaseSettings):
 
     # Modes
     pipelines_dir: Path | None = Field(
-        None, description="Directory with further modes (`*.yml`); a file there wins over a built-in mode."
+        None,
+        description=(
+            "Directory with further modes and pipelines (`*.yml`) and Hayhooks wrappers; a file there wins over a"
+            " built-in mode."
+        ),
+    )
+    pipeline_wrappers: bool = Field(
+        True,
+        description="Whether directories of `PIPELINES_DIR` may bring Python code, as Hayhooks wrappers.",
     )
     allowed_modules: Annotated[tuple[str, ...], NoDecode] = Field(
         (),

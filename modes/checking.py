@@ -47,6 +47,12 @@ class Fault:
         """Show it as `file:line: message`."""
         return f"{self.file}:{self.line}: {self.message}"
 
+    @property
+    def brief(self) -> str:
+        """The same without the directories of the server: for a wrapper its own, else none."""
+        name = f"{self.file.parent.name}/{self.file.name}" if self.file.suffix == ".py" else self.file.name
+        return f"{name}:{self.line}: {self.message}"
+
 
 class PipelineFileError(Exception):
     """A pipeline file has faults; `faults` lists them all."""

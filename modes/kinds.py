@@ -35,6 +35,7 @@ RESERVED_NAMES = frozenset(
         "ready",
         "redoc",
         "status",
+        "tenants",
         "v1",
     }
 )

@@ -1,6 +1,7 @@
 """A plain pipeline: one in YAML that is no mode, with inputs and outputs of its own."""
 
 import dataclasses
+import keyword
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,7 +9,7 @@ from typing import Any
 
 from haystack import Document
 from haystack.dataclasses import ChatMessage
-from pydantic import TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 from pydantic_core import to_jsonable_python
 
 from modes.checking import CheckedPipeline
@@ -105,6 +106,11 @@ def unfit_inputs(checked: CheckedPipeline) -> Iterator[tuple[str, str]]:
     :returns: name and fault of each.
     """
     for parameter in _parameters(checked):
+        if not _is_field_name(parameter.name):
+            yield (
+                parameter.name,
+                f"inputs.{parameter.name}: give the input another name; no request's field can have it",
+            )
         try:
             _ = parameter.annotation
         except UnfitTypeError:
@@ -141,6 +147,12 @@ def _refuse(value: Any) -> Any:
     if hasattr(value, "tolist"):
         return value.tolist()
     raise ValueError(f"JSON can't say a {type(value).__name__}")
+
+
+def _is_field_name(name: str) -> bool:
+    python = name.isidentifier() and not keyword.iskeyword(name)
+    # Hayhooks takes `files` for uploads and `headers` for the request's.
+    return python and not (name.startswith("_") or hasattr(BaseModel, name) or name in ("files", "headers"))
 
 
 def _parameters(checked: CheckedPipeline) -> Iterator[Parameter]:

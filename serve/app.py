@@ -9,7 +9,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from serve import errors, mcp_door
-from serve.hayhooks_adapter import create_hayhooks_app, serve_modes
+from serve.hayhooks_door.library import create_hayhooks_app
+from serve.hayhooks_door.serving import serve_pipelines
 from serve.leaving import LeavingMiddleware
 from serve.mcp_door import McpDoor
 from serve.middleware import BodyLimit, BodyLimitMiddleware, RequestIDMiddleware, SlashMiddleware
@@ -68,12 +69,12 @@ def build_app(service: Service) -> ASGIApp:
     app.include_router(health.router)
     app.include_router(chat.router)
     app.include_router(playground.router)
-    serve_modes(app, service)
+    takers = serve_pipelines(app, service)
     door = McpDoor(service)
     app.router.routes.append(Route(mcp_door.PATH, door, methods=["POST"], include_in_schema=False))
     errors.install(app)
     app.router.lifespan_context = _lifespan(service, door, app.router.lifespan_context)
-    limited = _limit_bodies(app, service.settings)
+    limited = _limit_bodies(app, service.settings, takers)
     counted = ActivityMiddleware(LeavingMiddleware(limited), service.activity)
     timed = ServerTimingMiddleware(counted)
     return RequestIDMiddleware(SlashMiddleware(timed, _fixed_routes()))
@@ -87,8 +88,9 @@ def _fixed_routes() -> Iterator[tuple[str, str]]:
                 yield from ((method, route.path) for method in route.methods or ())
 
 
-def _limit_bodies(app: ASGIApp, settings: Settings) -> ASGIApp:
-    uploads = {ingest.FILES_PATH: BodyLimit(settings.max_upload_bytes, "MAX_UPLOAD_BYTES")}
+def _limit_bodies(app: ASGIApp, settings: Settings, takers: list[str]) -> ASGIApp:
+    upload = BodyLimit(settings.max_upload_bytes, "MAX_UPLOAD_BYTES")
+    uploads = dict.fromkeys([ingest.FILES_PATH, *takers], upload)
     return BodyLimitMiddleware(app, BodyLimit(settings.max_body_bytes, "MAX_BODY_BYTES"), uploads)
 
 

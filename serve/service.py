@@ -3,9 +3,10 @@
 import asyncio
 import gc
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from components.storing import DocumentStoreError
+from modes.checking import Fault
 from registry import ModeRegistry
 from resources import Resources
 from serve.answering import Answering
@@ -21,6 +22,10 @@ from serve.pacing import Activity
 from serve.schemas import Ready
 from settings import Settings
 
+if TYPE_CHECKING:
+    # What only works on jobs needs no Hayhooks application.
+    from serve.hayhooks_door.wrappers import NativeWrapper
+
 logger = logging.getLogger("thresher.service")
 
 _CHECK_SECONDS = 3.0
@@ -35,6 +40,9 @@ class Service:
 
     Making one takes the lock on `DATA_DIR`; `close` gives it back.
     """
+
+    serves_wrappers = True
+    """Whether the wrappers of `PIPELINES_DIR` are loaded with the application."""
 
     def __init__(self, settings: Settings, resources: Resources | None = None, works: bool = True) -> None:
         """
@@ -53,6 +61,8 @@ class Service:
         except BaseException:
             self.lock.release()
             raise
+        self.wrappers: dict[str, NativeWrapper] = {}
+        self.broken_wrappers: dict[str, list[Fault]] = {}
         self.answering = Answering(settings, self.registry)
         self.activity = Activity()
         works = works and settings.redis_url is None
@@ -66,6 +76,11 @@ class Service:
         self.holdings = Holdings(self.registry, self.jobs)
         for fault in self.registry.faults:
             logger.error("%s", fault)
+
+    @property
+    def faults(self) -> list[Fault]:
+        """Every fault of every file and wrapper that could not be loaded."""
+        return self.registry.faults + [fault for faults in self.broken_wrappers.values() for fault in faults]
 
     async def start(self) -> None:
         """
@@ -138,7 +153,7 @@ class Service:
             _state(self.registry.resources.chat_models.check_async()),
         )
         loading = self._warming is None or not self._warming.done()
-        problems = [f"{fault.file.name}:{fault.line}: {fault.message}" for fault in self.registry.faults]
+        problems = [fault.brief for fault in self.faults]
         if DEFAULT_PIPELINE not in self.registry.indexing and not problems:
             problems.append(f"there is no indexing pipeline '{DEFAULT_PIPELINE}'")
         if not loading and self._warming is not None and self._warming.exception() is not None:

@@ -122,6 +122,8 @@ def configure_logging(level: str) -> None:
     loguru.logger.add(_LoguruForwarder(), level=level, format="{message}")
     # Hayhooks logs each run with its parameters, which are the user's question.
     loguru.logger.disable("hayhooks.server.utils.deploy_utils")
+    # What could not be imported is logged by who loads it.
+    loguru.logger.disable("hayhooks.server.utils.module_loader")
 
 
 def give_back_loggers() -> None:

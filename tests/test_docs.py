@@ -42,6 +42,8 @@ def rows(page: Path) -> Iterator[list[str]]:
 
 def shown(default: object) -> str:
     """Write a default as an environment variable has it; empty where nothing is set."""
+    if isinstance(default, bool):
+        return str(default).lower()
     return "" if default in (None, ()) or not isinstance(default, str | int | float) else str(default)
 
 
