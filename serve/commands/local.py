@@ -75,8 +75,9 @@ class LocalService:
 
 
 class _UnhurriedService(Service):
-    """Loads a model when it is first used: listing jobs needs none."""
+    """Loads a model when it is first used, and no wrapper: listing jobs needs none."""
 
+    serves_wrappers = False
     failure: Exception | None = None
 
     async def start(self) -> None:
