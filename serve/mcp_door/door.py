@@ -1,6 +1,5 @@
 """The ASGI application of `/mcp`: MCP's streamable HTTP, without state between requests."""
 
-import json
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -30,6 +29,7 @@ from serve.errors import problem_of
 from serve.mcp_door.arguments import read_arguments
 from serve.mcp_door.calls import CallCancelledError, CallKey, Calls
 from serve.mcp_door.guarding import HostGuard
+from serve.mcp_door.messages import InvalidMessageError, is_notification, read_message
 from serve.mcp_door.tools import Caller, Outcome, served_tools
 from serve.service import Service
 from serve.tenancy import tenancy_of
@@ -40,8 +40,6 @@ _INSTRUCTIONS = (
     "Thresher answers questions from a tenant's documents. Each mode is a tool that answers one question and cites its "
     "sources; `search` only finds chunks, `list_documents` tells what there is, `ingest_text` adds to it."
 )
-# What is told of a request before it is handed on is short; a long body is a text to ingest.
-_LONGEST_CONTROL = 10_000
 
 # Else the package would break off every answer the moment the server begins to stop.
 AppStatus.disable_automatic_graceful_drain()
@@ -100,9 +98,15 @@ class McpDoor:
         request = Request(scope, receive)
         self._guard.check(request.headers)
         body = await request.body()
-        message = _control_message(body)
-        if message.get("method") == "notifications/cancelled":
-            self._cancel(request, message)
+        try:
+            message = read_message(body)
+        except InvalidMessageError as error:
+            await error.response()(scope, receive, send)
+            return
+        if is_notification(message):
+            # Of all notifications there are, only this one matters where there is no state.
+            if message["method"] == "notifications/cancelled":
+                self._cancel(request, message)
             await Response(status_code=202)(scope, receive, send)
             return
         if message.get("method") == "initialize":
@@ -185,17 +189,6 @@ def _failure(error: Exception, request_id: str) -> CallToolResult:
     return CallToolResult(
         content=[TextContent(type="text", text=text)], isError=True, _meta={"thresher/problem": problem}
     )
-
-
-def _control_message(body: bytes) -> dict[str, Any]:
-    """Read a message that may concern the door itself; what can't be read is for the MCP package to refuse."""
-    if len(body) > _LONGEST_CONTROL:
-        return {}
-    try:
-        message = json.loads(body)
-    except ValueError:
-        return {}
-    return message if isinstance(message, dict) else {}
 
 
 def _with_session(send: Send) -> Send:

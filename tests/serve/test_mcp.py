@@ -402,18 +402,37 @@ def test_other_methods_than_post_are_told_what_there_is(client: httpx.Client) ->
 
 
 @pytest.mark.parametrize(
-    ("body", "status"),
+    ("body", "status", "code"),
     [
-        (b"{", 400),
-        (b"[]", 400),
-        (b"7", 400),
-        (b'{"jsonrpc": "2.0", "method": "notifications/cancelled"}', 202),
+        (b"{", 400, -32700),
+        (b"\xff", 400, -32700),
+        (b"[" * 5_000 + b"]" * 5_000, 400, -32700),
+        (
+            b'{"jsonrpc": "2.0", "id": 1, "method": "ping", "params": {"_meta": {"x": "\\ud800"}}}',
+            400,
+            -32700,
+        ),
+        (b"[]", 400, -32600),
+        (b'{"jsonrpc": "2.0", "id": 1, "method": "deploy"}', 200, -32601),
+        (b'{"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"arguments": {}}}', 200, -32602),
+        (b'{"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": 7}', 200, -32602),
     ],
 )
-def test_what_is_no_message_is_refused(client: httpx.Client, body: bytes, status: int) -> None:
-    """A body that is no JSON-RPC message is a 400, and a notification without its parameters does no harm."""
-    headers = {**CONTROL, "Content-Type": "application/json"}
-    assert client.post("/mcp", content=body, headers=headers).status_code == status
+def test_what_is_no_message_is_refused(client: httpx.Client, body: bytes, status: int, code: int) -> None:
+    """What can't be read, or is no request that there is, is an error of JSON-RPC and no line in the log."""
+    with log_lines() as lines:
+        refused = client.post("/mcp", content=body, headers={**CONTROL, "Content-Type": "application/json"})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (status, code)
+    assert [line for line in lines if "thresher.access" not in line] == []
+
+
+@pytest.mark.parametrize(
+    "method", ["notifications/cancelled", "notifications/initialized", "notifications/new"]
+)
+def test_notifications_are_accepted(client: httpx.Client, method: str) -> None:
+    """A notification is a 202 without a body, also one that nobody knows or that lacks its parameters."""
+    answer = client.post("/mcp", json={"jsonrpc": "2.0", "method": method}, headers=CONTROL)
+    assert (answer.status_code, answer.content) == (202, b"")
 
 
 def test_limits_of_bodies_hold(client: httpx.Client) -> None:
