@@ -2,17 +2,13 @@
 
 import { eventsOf, Problem, problemBox, send, serviceUrl } from "./api.js";
 import { commandBox, curlCommand } from "./curl.js";
-import { count, el, fill, foreign, seconds } from "./dom.js";
-import { openPassage, placeOf, titleOf } from "./passage.js";
+import { el, fill, foreign, hint, say, seconds } from "./dom.js";
+import { dataOf, notesOf, sourcesOf, usageOf, withMarkers } from "./result.js";
 import { Searches } from "./searches.js";
 import { timesTable } from "./times.js";
 
-const STRATEGIES = {
-  CORRECT: "every chunk was kept",
-  PARTIAL: "some chunks were dropped",
-  REPHRASED: "chunks were kept only after the question was rephrased",
-  INCORRECT: "no chunk was good enough",
-};
+const BROKEN_OFF = { title: "Broken off", detail: "The answer broke off before its end." };
+const HINTS = { "unknown-tenant": "Upload documents for this tenant first; the form for it is under Documents." };
 
 let panels = 0;
 
@@ -31,15 +27,17 @@ export class AnswerPanel {
     const id = `answer-${(panels += 1)}`;
     this.status = el("p", { role: "status", class: "phase" }, "Searching…");
     // Told as a whole once it is finished, and not piece by piece.
-    this.answer = el("div", { class: "answer text", dir: "auto", "aria-live": "polite", "aria-busy": "true" });
+    const live = { "aria-live": "polite", "aria-busy": "true" };
+    this.answer = el("div", { class: "answer text", dir: "auto", ...live });
     this.notes = el("div", { class: "notes" });
     this.sources = el("div");
     this.figures = el("div");
-    this.steps = el("details", { class: "steps", open: true, hidden: true }, el("summary", {}, "Search"), this.searches.element);
+    this.heading = el("summary", {}, "Search");
+    this.steps = el("details", { open: true, hidden: true }, this.heading, this.searches.element);
     this.element = el(
       "article",
       { class: "panel", "aria-labelledby": id },
-      el("h3", { id }, el("span", {}, mode.name)),
+      el("h3", { id }, mode.name),
       this.status,
       this.answer,
       this.notes,
@@ -86,25 +84,25 @@ export class AnswerPanel {
       if (kind === "done") ended = true;
       else this.take(kind, data);
     }
-    if (!ended) throw new Problem({ title: "Broken off", detail: "The answer broke off before its end." }, this.requestId);
+    if (!ended) throw new Problem(BROKEN_OFF, this.requestId);
   }
 
   take(kind, data) {
     if (kind === "retrieval") {
       this.searches.add(data);
       this.steps.hidden = false;
-      this.say(this.mode.outputs.includes("grades") ? "Grading the chunks…" : "Writing the answer…");
+      say(this.status, this.mode.outputs.includes("grades") ? "Grading the chunks…" : "Writing the answer…");
     } else if (kind === "grades") {
       this.searches.grade(data.grades);
-      this.say("Writing the answer…");
+      say(this.status, "Writing the answer…");
     } else if (kind === "standalone_question") {
-      this.notes.append(noteOf("Asked as", data.query));
+      this.note("Asked as", data.query);
     } else if (kind === "rephrased") {
-      this.notes.append(noteOf("Rephrased as", data.query));
-      this.say("Searching again…");
+      this.note("Rephrased as", data.query);
+      say(this.status, "Searching again…");
     } else if (kind === "token") {
       this.first ??= this.elapsed;
-      this.say("Writing the answer…");
+      say(this.status, "Writing the answer…");
       this.answer.append(data.text);
     } else if (kind === "result") this.finish(data);
   }
@@ -112,90 +110,30 @@ export class AnswerPanel {
   finish(result) {
     this.searches.finish(result);
     this.steps.hidden = false;
-    this.steps.firstChild.textContent = `Search: ${this.searches.summary}`;
-    fill(this.answer, ...this.withMarkers(result));
-    this.notes.append(...notesOf(result));
-    fill(this.sources, this.sourceList(result));
-    fill(this.figures, timesTable(result.timings, this.first), usageOf(result), dataOf(result), this.idLine());
-    this.say(`Answered in ${seconds(result.timings.total ?? this.elapsed)}`);
+    this.heading.textContent = `Search: ${this.searches.summary}`;
+    // The answer is checked by now, and may differ from what was streamed.
+    fill(this.answer, ...withMarkers(result));
+    for (const [label, text] of notesOf(result)) this.note(label, text);
+    fill(this.sources, sourcesOf(result));
+    const id = el("p", {}, hint("Request id: ", el("code", {}, this.requestId ?? "unknown")));
+    fill(this.figures, timesTable(result.timings, this.first), usageOf(result), dataOf(result), id);
+    say(this.status, `Answered in ${seconds(result.timings.total ?? this.elapsed)}`);
   }
 
   fail(error) {
     const left = error.name === "AbortError";
-    this.say(left ? "Stopped" : "Failed");
+    say(this.status, left ? "Stopped" : "Failed");
     this.element.classList.toggle("failed", !left);
     if (left) return null;
-    const hint = error.kind === "unknown-tenant" ? "Upload documents for this tenant first; the form for it is under Documents." : null;
-    this.notes.append(problemBox(error, hint));
+    this.notes.append(problemBox(error, HINTS[error.kind]));
     return error;
   }
 
-  say(phase) {
-    // A live region tells again what is written into it again.
-    if (this.status.textContent !== phase) this.status.textContent = phase;
+  note(label, text) {
+    this.notes.append(el("p", {}, el("strong", {}, `${label}: `), foreign(text)));
   }
 
   get elapsed() {
     return (performance.now() - this.begin) / 1000;
   }
-
-  withMarkers(result) {
-    return result.answer.split(/(\[\d+\])/).map((part) => {
-      const number = /^\[(\d+)\]$/.exec(part)?.[1];
-      const citations = result.citations.filter((citation) => citation.index === Number(number));
-      if (!citations.length) return part;
-      const label = `Citation ${number}: ${citations[0].title || citations[0].document_id}`;
-      return el("button", { type: "button", class: "marker", "aria-label": label, onclick: () => cited(result, citations) }, part);
-    });
-  }
-
-  sourceList(result) {
-    if (!result.citations.length) return null;
-    return el(
-      "div",
-      { class: "sources" },
-      el("h4", {}, "Cited"),
-      el("ul", { class: "plain" }, ...result.citations.map((citation) => sourceOf(result, citation))),
-    );
-  }
-
-  idLine() {
-    return el("p", { class: "hint" }, "Request id: ", el("code", {}, this.requestId ?? "unknown"));
-  }
-}
-
-function cited(result, citations) {
-  const chunk = result.documents.find((document) => document.chunk_id === citations[0].chunk_id);
-  if (chunk) openPassage(chunk, citations);
-}
-
-function sourceOf(result, citation) {
-  const open = el("button", { type: "button", class: "link", onclick: () => cited(result, [citation]) }, `[${citation.index}] `, titleOf(citation));
-  return el("li", {}, open, " ", el("span", { class: "hint" }, ...placeOf(citation)), el("q", { dir: "auto" }, foreign(citation.quote)));
-}
-
-function noteOf(label, text) {
-  return el("p", {}, el("strong", {}, `${label}: `), foreign(text));
-}
-
-function notesOf(result) {
-  const notes = [];
-  if (result.cannot_answer) notes.push(el("p", {}, "The documents do not hold the answer."));
-  if (result.strategy) notes.push(noteOf("Strategy", `${result.strategy}, ${STRATEGIES[result.strategy] ?? ""}`));
-  if (result.confidence !== null) notes.push(noteOf("Confidence", result.confidence.toFixed(2)));
-  if (result.reasoning) notes.push(noteOf("Reasoning", result.reasoning));
-  if (result.removed_citations) notes.push(el("p", {}, `${count(result.removed_citations, "made-up citation")} removed from the answer.`));
-  if (result.finish_reason === "length") notes.push(el("p", {}, "The answer was cut off: the model's limit of tokens was reached."));
-  return notes;
-}
-
-function usageOf({ model, usage }) {
-  const calls = `${count(usage.llm_calls, "call")}, ${usage.prompt_tokens} tokens read, ${usage.completion_tokens} written`;
-  return el("p", { class: "hint" }, "Model: ", foreign(model ?? "none"), ` (${calls})`);
-}
-
-function dataOf({ data }) {
-  if (data === null) return null;
-  const json = el("pre", { tabindex: "0", role: "region", "aria-label": "JSON" }, el("code", {}, JSON.stringify(data, null, 2)));
-  return el("details", {}, el("summary", {}, "The answer as JSON"), json);
 }

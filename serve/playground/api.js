@@ -1,6 +1,6 @@
 // Talking to the service: plain requests, problems (RFC 9457) and server-sent events.
 
-import { el, foreign } from "./dom.js";
+import { el, foreign, hint } from "./dom.js";
 
 /** What the service, or the way to it, did not do. */
 export class Problem extends Error {
@@ -16,6 +16,7 @@ export class Problem extends Error {
   }
 }
 
+const NO_PROBLEM = "this is no problem document; something between this page and the service may have made it.";
 const UNREACHABLE = "The service cannot be reached, or the connection broke off. Look whether it still runs.";
 
 /** Make a URL of the service, relative to the page. */
@@ -32,7 +33,7 @@ export function problemOf(status, text, requestId) {
   try {
     return new Problem(JSON.parse(text), requestId);
   } catch {
-    const detail = `The answer has the status ${status} and is no problem document; something between this page and the service may have made it.`;
+    const detail = `The answer has the status ${status}, and ${NO_PROBLEM}`;
     return new Problem({ title: "Error", detail }, requestId);
   }
 }
@@ -49,8 +50,8 @@ export async function send(url, options = {}) {
   } catch (error) {
     throw explained(error);
   }
-  if (!response.ok) throw problemOf(response.status, await response.text(), response.headers.get("x-request-id"));
-  return response;
+  if (response.ok) return response;
+  throw problemOf(response.status, await response.text(), response.headers.get("x-request-id"));
 }
 
 /** Get JSON. */
@@ -93,14 +94,14 @@ async function* linesOf(response) {
 }
 
 /** Show a problem. */
-export function problemBox(problem, hint = null) {
+export function problemBox(problem, advice = null) {
   return el(
     "div",
     { class: "problem", role: "alert" },
     el("strong", {}, problem.title),
     el("p", {}, foreign(problem.message)),
-    hint && el("p", {}, hint),
-    problem.requestId ? el("p", { class: "hint" }, "Request id: ", el("code", {}, problem.requestId)) : null,
+    advice && el("p", {}, advice),
+    problem.requestId ? el("p", {}, hint("Request id: ", el("code", {}, problem.requestId))) : null,
   );
 }
 

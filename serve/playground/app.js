@@ -3,12 +3,15 @@
 import { AnswerPanel } from "./answer.js";
 import { getJSON, problemBox } from "./api.js";
 import { el, fill } from "./dom.js";
+import { Holdings } from "./holdings.js";
 import { watchService } from "./service.js";
-import { Holdings, Upload } from "./uploads.js";
+import { Upload } from "./uploads.js";
 
 const at = (id) => document.getElementById(id);
-const fields = Object.fromEntries(["tenant", "mode", "compared", "model", "k", "question"].map((id) => [id, at(id)]));
-const [form, stop, answers, uploadForm, files, uploads] = ["ask", "stop", "answers", "upload", "files", "uploads"].map(at);
+const named = ["tenant", "mode", "compared", "model", "k", "question"];
+const fields = Object.fromEntries(named.map((id) => [id, at(id)]));
+const [form, stop, answers] = ["ask", "stop", "answers"].map(at);
+const [uploadForm, files, uploads] = ["upload", "files", "uploads"].map(at);
 const holdings = new Holdings(at("holdings"));
 const modes = new Map();
 let panels = [];
@@ -40,7 +43,8 @@ function keep() {
 
 function describeModes() {
   const chosen = [fields.mode.value, fields.compared.value].filter((name) => modes.has(name));
-  at("mode-description").textContent = chosen.map((name) => `${name}: ${modes.get(name).description}`).join(" ");
+  const described = chosen.map((name) => `${name}: ${modes.get(name).description}`);
+  at("mode-description").textContent = described.join(" ");
 }
 
 function body(mode) {

@@ -1,6 +1,6 @@
 // A request as a curl command.
 
-import { el } from "./dom.js";
+import { button, codeBlock, el } from "./dom.js";
 
 /** Quote a word for a POSIX shell: inside single quotes nothing has a meaning but the quote itself. */
 const quoted = (word) => `'${word.replaceAll("'", `'\\''`)}'`;
@@ -30,8 +30,8 @@ export function commandBox(command) {
     "details",
     { class: "command" },
     el("summary", {}, "The request as curl"),
-    el("pre", { tabindex: "0", role: "region", "aria-label": "curl command" }, code),
-    el("button", { type: "button", onclick: copy }, "Copy"),
+    codeBlock("curl command", code),
+    button(copy, {}, "Copy"),
     " ",
     said,
   );

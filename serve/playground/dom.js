@@ -1,9 +1,10 @@
-// Making elements. Whatever comes from documents, models or the network enters the page as text, never as markup.
+// Making elements. What comes from documents, models or the network enters the page as text, never as markup.
 
 /**
  * Make an element.
  * @param {string} tag its name.
- * @param {Object} attributes attributes; a function under `onclick` and the like listens, true sets, false and null leave out.
+ * @param {Object} attributes attributes; a function under `onclick` and the like listens, true sets, false and null
+ *   leave out.
  * @param {...(Node|string|null)} children elements, texts; null is left out.
  * @returns {HTMLElement} the element.
  */
@@ -18,11 +19,29 @@ export function el(tag, attributes = {}, ...children) {
   return element;
 }
 
-/** Wrap a text of unknown origin, so that its writing direction, or a character that turns it, stays inside. */
+/** Wrap a text of unknown origin, so that a character that turns the direction of writing turns nothing else. */
 export const foreign = (text, attributes = {}) => el("bdi", attributes, text);
 
+/** Make a button. */
+export const button = (onclick, attributes, ...children) =>
+  el("button", { type: "button", onclick, ...attributes }, ...children);
+
+/** Make a remark. */
+export const hint = (...children) => el("span", { class: "hint" }, ...children);
+
+/** Make a place for text that is as long as it is: it scrolls, with the keyboard too. */
+export const codeBlock = (label, code) =>
+  el("pre", { tabindex: "0", role: "region", "aria-label": label }, code);
+
 /** Put other children into an element. */
-export const fill = (element, ...children) => element.replaceChildren(...children.filter((child) => child !== null));
+export function fill(element, ...children) {
+  element.replaceChildren(...children.filter((child) => child !== null));
+}
+
+/** Say something in a live region, which tells again what is written into it again. */
+export function say(region, text) {
+  if (region.textContent !== text) region.textContent = text;
+}
 
 /** Write a number of things: `1 chunk`, `2 chunks`. */
 export const count = (number, noun) => `${number} ${noun}${number === 1 ? "" : "s"}`;

@@ -22,7 +22,7 @@ export function openPassage(chunk, citations) {
   fill(place, ...placeOf(chunk));
   const { parts, missing } = markedText(chunk, citations);
   fill(text, ...parts);
-  fill(note, missing.length ? `The cited words are not in this chunk as they stand: “${missing[0].quote}”` : null);
+  note.textContent = missing.map(({ quote }) => `Not in this chunk as it stands: “${quote}”`).join(" ");
   note.hidden = missing.length === 0;
   dialog.showModal();
   text.querySelector("mark")?.scrollIntoView({ block: "center" });
@@ -42,7 +42,7 @@ export function placeOf(chunk) {
 
 /**
  * Split a chunk's text into plain and marked parts.
- * @returns {{parts: Array<string|Node>, missing: Object[]}} the parts, and the citations that are not found in it.
+ * @returns {{parts: Array<string|Node>, missing: Object[]}} the parts, and the citations that are not in it.
  */
 export function markedText(chunk, citations) {
   // The service counts characters of Unicode, and JavaScript's strings count halves of some.

@@ -1,6 +1,6 @@
 // What was searched and found: each chunk with its score, its grade, and whether it went on to the answer.
 
-import { count, el, fill, foreign } from "./dom.js";
+import { button, count, el, fill, foreign, hint } from "./dom.js";
 import { markedText, openPassage, placeOf, titleOf } from "./passage.js";
 
 /** The searches of one answer. */
@@ -57,13 +57,13 @@ class Card {
     this.number = el("span", { class: "number" });
     this.verdict = el("span", { class: "verdict" });
     this.text = el("div", { class: "text", dir: "auto" }, chunk.text);
-    this.open = el("button", { type: "button", class: "link", onclick: () => openPassage(chunk, this.citations) }, titleOf(chunk));
+    this.open = button(() => openPassage(chunk, this.citations), { class: "link" }, titleOf(chunk));
     this.citations = [];
-    const score = chunk.score === null ? null : el("span", { class: "score" }, `score ${chunk.score.toFixed(2)}`);
+    const score = chunk.score === null ? null : el("span", {}, `score ${chunk.score.toFixed(2)}`);
     this.element = el(
       "li",
       { class: "chunk" },
-      el("div", { class: "chunk-head" }, this.number, this.open, el("span", { class: "hint" }, ...placeOf(chunk))),
+      el("div", { class: "chunk-head" }, this.number, this.open, hint(...placeOf(chunk))),
       el("div", { class: "chunk-marks" }, score, this.verdict),
       this.text,
     );
@@ -74,7 +74,7 @@ class Card {
     fill(
       this.verdict,
       el("span", { class: `grade ${label.toLowerCase()}` }, `${label} ${score.toFixed(2)}`),
-      el("span", { class: "kept" }, kept ? "kept" : "dropped"),
+      el("span", {}, kept ? "kept" : "dropped"),
     );
     this.element.classList.toggle("dropped", !kept);
   }
@@ -83,6 +83,6 @@ class Card {
     this.citations = citations;
     this.number.textContent = number === null ? "" : `[${number}]`;
     fill(this.text, ...markedText(this.chunk, citations).parts);
-    if (!this.graded) fill(this.verdict, el("span", { class: "kept" }, number === null ? "not used" : "given to the model"));
+    if (!this.graded) this.verdict.textContent = number === null ? "not used" : "given to the model";
   }
 }

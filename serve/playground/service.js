@@ -40,6 +40,6 @@ function show(place, state) {
 function sentence({ status, llm }) {
   if (status === "loading") return "The service is loading its models; questions wait until they are there.";
   if (status !== "ok") return "The service is not ready:";
-  if (llm.provider === "extractive") return "Ready. There is no language model: answers are sentences of the documents.";
+  if (llm.provider === "extractive") return "Ready. Without a language model, answers are sentences of the documents.";
   return `Ready. ${llm.model} answers (${llm.provider}).`;
 }

@@ -1,8 +1,12 @@
 // Uploading files, and following the job that indexes them.
 
 import { Problem, problemBox, problemOf, send, serviceUrl } from "./api.js";
-import { count, el, fill, foreign } from "./dom.js";
+import { button, count, el, foreign, say } from "./dom.js";
 
+const NOT_SENT = {
+  title: "Not sent",
+  detail: "The service cannot be reached, or refused the files before they were whole.",
+};
 const ENDINGS = ["done", "failed", "cancelled"];
 
 /** One upload: first its bytes are sent, then its job indexes them. */
@@ -19,8 +23,16 @@ export class Upload {
     this.bar = el("progress", { max: "1", value: "0", "aria-label": `Upload of ${name}` });
     this.said = el("p", { role: "status", class: "hint" }, "Sending…");
     this.outcomes = el("ul", { class: "plain outcomes" });
-    this.cancel = el("button", { type: "button" }, "Cancel");
-    this.element = el("li", { class: "upload" }, el("strong", {}, foreign(name)), this.bar, this.said, this.outcomes, this.cancel);
+    this.cancel = button(null, {}, "Cancel");
+    this.element = el(
+      "li",
+      { class: "upload" },
+      el("strong", {}, foreign(name)),
+      this.bar,
+      this.said,
+      this.outcomes,
+      this.cancel,
+    );
     this.sendFiles(files);
   }
 
@@ -32,16 +44,14 @@ export class Upload {
     request.open("POST", serviceUrl("ingest/files", { tenant_id: this.tenant }));
     request.upload.onprogress = ({ loaded, total }) => {
       this.bar.value = loaded / total;
-      this.say(loaded < total ? "Sending…" : "Waiting for the service…");
+      say(this.said, loaded < total ? "Sending…" : "Waiting for the service…");
     };
     request.onload = () => {
-      if (request.status === 202) this.follow(JSON.parse(request.responseText));
-      else this.fail(problemOf(request.status, request.responseText, request.getResponseHeader("x-request-id")));
+      const { status, responseText } = request;
+      if (status === 202) this.follow(JSON.parse(responseText));
+      else this.fail(problemOf(status, responseText, request.getResponseHeader("x-request-id")));
     };
-    request.onerror = () => {
-      const detail = "The files could not be sent: the service cannot be reached, or refused them before they were whole.";
-      this.fail(new Problem({ title: "Not sent", detail }, null));
-    };
+    request.onerror = () => this.fail(new Problem(NOT_SENT, null));
     request.onabort = () => this.end("Cancelled: nothing was sent.");
     this.cancel.onclick = () => request.abort();
     request.send(form);
@@ -68,18 +78,21 @@ export class Upload {
     }
     events.addEventListener("error", () => {
       // Otherwise the browser connects again by itself, and the service goes on where it was.
-      if (events.readyState === EventSource.CLOSED) this.end(`The service does not tell any more how far the job ${job.job_id} is.`);
+      if (events.readyState !== EventSource.CLOSED) return;
+      this.end(`The service does not tell any more how far the job ${job.job_id} is.`);
     });
   }
 
   progress({ progress, total, documents_ok, documents_skipped, documents_failed }) {
     this.bar.value = progress;
-    this.say(`Indexing: ${documents_ok + documents_skipped + documents_failed} of ${count(total, "document")}`);
+    const ready = documents_ok + documents_skipped + documents_failed;
+    say(this.said, `Indexing: ${ready} of ${count(total, "document")}`);
   }
 
   outcome({ name, document_id, status, reason }) {
     if (status === "ok" && !reason) return;
-    this.outcomes.append(el("li", {}, foreign(name || document_id), `: ${status}`, reason ? ", " : null, reason ? foreign(reason) : null));
+    const why = reason ? [", ", foreign(reason)] : [];
+    this.outcomes.append(el("li", {}, foreign(name || document_id), `: ${status}`, ...why));
   }
 
   ended(job) {
@@ -98,75 +111,9 @@ export class Upload {
   }
 
   end(text) {
-    this.say(text);
+    say(this.said, text);
     if (this.cancel.contains(document.activeElement)) document.getElementById("files").focus();
     this.cancel.remove();
     this.finished();
   }
-
-  say(text) {
-    if (this.said.textContent !== text) this.said.textContent = text;
-  }
-}
-
-/** What a tenant holds. */
-export class Holdings {
-  /** @param {HTMLElement} place where it is shown. */
-  constructor(place) {
-    this.place = place;
-  }
-
-  /** Show a tenant's documents anew. */
-  async show(tenant) {
-    this.tenant = tenant;
-    try {
-      const page = await this.page(tenant, null);
-      if (this.tenant === tenant) this.render(tenant, page);
-    } catch (problem) {
-      if (this.tenant === tenant) fill(this.place, problem.kind === "unknown-tenant" ? nothingYet(tenant) : problemBox(problem));
-    }
-  }
-
-  async page(tenant, cursor) {
-    return (await send(serviceUrl("documents", { tenant_id: tenant, limit: 50, cursor }))).json();
-  }
-
-  render(tenant, { items, next }) {
-    if (!items.length) return fill(this.place, nothingYet(tenant));
-    const list = el("ul", { class: "plain holdings" }, ...items.map(documentItem));
-    const more = el("button", { type: "button" }, "Show more");
-    let cursor = next;
-    more.hidden = cursor === null;
-    more.onclick = async () => {
-      try {
-        const page = await this.page(tenant, cursor);
-        const added = page.items.map(documentItem);
-        list.append(...added);
-        cursor = page.next;
-        // A button that goes must not take the focus with it.
-        if (cursor === null) added[0]?.focus();
-        more.hidden = cursor === null;
-      } catch (problem) {
-        more.before(problemBox(problem));
-      }
-    };
-    return fill(this.place, el("h3", {}, "What ", foreign(tenant), " holds"), list, more);
-  }
-}
-
-function documentItem({ document_id, title, chunks }) {
-  const id = title && title !== document_id ? [" ", foreign(document_id, { class: "hint" })] : [];
-  return el("li", { tabindex: "-1" }, foreign(title || document_id), ...id, el("span", { class: "hint" }, ` ${count(chunks, "chunk")}`));
-}
-
-function nothingYet(tenant) {
-  return el(
-    "p",
-    { class: "empty" },
-    "The tenant ",
-    foreign(tenant),
-    " has no documents yet. Upload some above, or with the command ",
-    el("code", {}, `thresher ingest FILES --tenant ${tenant}`),
-    ".",
-  );
 }

@@ -1,0 +1,69 @@
+// What a tenant holds.
+
+import { getJSON, problemBox } from "./api.js";
+import { button, count, el, fill, foreign, hint } from "./dom.js";
+
+const PAGE = 50;
+
+/** The list of a tenant's documents. */
+export class Holdings {
+  /** @param {HTMLElement} place where it is shown. */
+  constructor(place) {
+    this.place = place;
+  }
+
+  /** Show a tenant's documents anew. */
+  async show(tenant) {
+    this.tenant = tenant;
+    const shown = await contentOf(tenant);
+    // Another tenant may have been chosen meanwhile.
+    if (this.tenant === tenant) fill(this.place, ...shown);
+  }
+}
+
+const pageOf = (tenant, cursor) => getJSON("documents", { tenant_id: tenant, limit: PAGE, cursor });
+
+async function contentOf(tenant) {
+  try {
+    const { items, next } = await pageOf(tenant, null);
+    if (!items.length) return [nothingYet(tenant)];
+    const list = el("ul", { class: "plain holdings" }, ...items.map(documentItem));
+    return [el("h3", {}, "What ", foreign(tenant), " holds"), list, next && moreButton(tenant, list, next)];
+  } catch (problem) {
+    return [problem.kind === "unknown-tenant" ? nothingYet(tenant) : problemBox(problem)];
+  }
+}
+
+function moreButton(tenant, list, cursor) {
+  const more = button(async () => {
+    try {
+      const page = await pageOf(tenant, cursor);
+      const added = page.items.map(documentItem);
+      list.append(...added);
+      cursor = page.next;
+      // A button that goes must not take the focus with it.
+      if (cursor === null) added[0]?.focus();
+      more.hidden = cursor === null;
+    } catch (problem) {
+      more.before(problemBox(problem));
+    }
+  }, {}, "Show more");
+  return more;
+}
+
+function documentItem({ document_id, title, chunks }) {
+  const id = title && title !== document_id ? hint(" ", foreign(document_id)) : null;
+  return el("li", { tabindex: "-1" }, foreign(title || document_id), id, hint(` ${count(chunks, "chunk")}`));
+}
+
+function nothingYet(tenant) {
+  return el(
+    "p",
+    {},
+    "The tenant ",
+    foreign(tenant),
+    " has no documents yet. Upload some above, or with the command ",
+    el("code", {}, `thresher ingest FILES --tenant ${tenant}`),
+    ".",
+  );
+}
