@@ -157,11 +157,29 @@ class ModeInfo(BaseModel):
     file: str = Field(description="The file's name.")
 
 
+class RunnableInfo(BaseModel):
+    """What can be run at `/{name}/run` and is no mode."""
+
+    name: str
+    kind: Literal["pipeline", "wrapper"]
+    description: str
+    inputs: list[str] | None = Field(
+        None, description="Of a plain pipeline; `GET /openapi.json` has the types."
+    )
+    outputs: list[str] | None = None
+    protocols: list[Literal["chat", "responses"]] = Field(
+        default_factory=list, description="The parts of the OpenAI API that a wrapper speaks."
+    )
+
+
 class ModeList(BaseModel):
-    """Every mode that can be asked."""
+    """Every mode that can be asked, and what else can be run."""
 
     items: list[ModeInfo]
     next: str | None = None
+    pipelines: list[RunnableInfo] = Field(
+        default_factory=list, description="Plain pipelines and wrappers of `PIPELINES_DIR`."
+    )
     broken: list[str] = Field(
         default_factory=list, description="Files that have faults, as `file:line: what`."
     )
