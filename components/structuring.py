@@ -14,6 +14,7 @@ from components.citing import MIN_CONFIDENCE
 from components.events import emit, wants_tokens
 from components.json_streaming import AnswerReader
 from components.models.errors import InvalidGenerationError
+from components.schemas import checked_schema, labels
 from components.structured_data import (
     ASKED_SCHEMA,
     DEFAULT_SCHEMA,
@@ -23,14 +24,7 @@ from components.structured_data import (
     resolved,
 )
 from components.supporting import Sources
-from components.validating import (
-    InvalidReplyError,
-    checked_data,
-    checked_reply,
-    checked_schema,
-    is_cut_off,
-    labels,
-)
+from components.validating import InvalidReplyError, checked_data, checked_reply, is_cut_off
 
 INSTRUCTIONS = "Reply with one JSON object that matches this JSON Schema:\n"
 MAX_TOKENS = 300

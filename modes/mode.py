@@ -13,7 +13,7 @@ from haystack.dataclasses import ChatMessage
 
 from components.caller_options import caller_options
 from components.events import emit, listen, stage
-from components.validating import checked_schema
+from components.schemas import checked_schema
 from modes.checking import CheckedPipeline
 from modes.recording import RunRecord, StreamEvent
 from modes.results import QueryResult, RetrievedDocument

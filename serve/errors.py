@@ -18,8 +18,8 @@ from components.extracting import LanguageModelNeededError
 from components.filtering import InvalidFilterError
 from components.models import errors as model_errors
 from components.retrieving import EmbeddingUnavailableError
+from components.schemas import InvalidSchemaError
 from components.structuring import StructuredAnswerError
-from components.validating import InvalidSchemaError
 from components.weights.catalogue import WeightsError
 from modes.mode import QueryTimeoutError, UnsupportedInputError
 from registry import BrokenModeError, UnknownModeError
@@ -59,6 +59,8 @@ class NothingToStreamError(Exception):
 
 class ServiceStoppingError(RuntimeError):
     """The server stops before an answer is complete."""
+
+    retry_after = 1
 
     def __init__(self) -> None:
         """Say what to do."""

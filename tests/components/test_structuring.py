@@ -9,9 +9,9 @@ from jsonschema import Draft202012Validator
 
 from components.citing import CANNOT_ANSWER
 from components.prompting import GroundedPromptBuilder
+from components.schemas import InvalidSchemaError
 from components.structured_data import DEFAULT_SCHEMA
 from components.structuring import StructuredAnswerBuilder, StructuredAnswerError
-from components.validating import InvalidSchemaError
 
 QUERY = "How tall is the tower?"
 DOCUMENTS = [
