@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -496,3 +497,15 @@ def test_a_search_stage_that_cannot_be_used_is_named(tmp_path: Path) -> None:
         assert "vector_search.yml" in problem
         assert "'tenant_id'" in problem
         assert "tenant_id" in tools_of(client)["search"].inputSchema["properties"]
+
+
+def test_the_python_example_of_the_documentation_runs(
+    client: httpx.Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """docs/mcp.md shows a client that asks a mode and prints its answer and citations."""
+    page = (Path(__file__).parents[2] / "docs" / "mcp.md").read_text("utf-8")
+    [shown] = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
+    exec(shown.replace("http://127.0.0.1:8000", str(client.base_url).rstrip("/")), {})
+    printed = capsys.readouterr().out
+    assert "The Eiffel Tower in Paris is 330 metres tall. [1]" in printed
+    assert "'document_id': 'tower'" in printed
