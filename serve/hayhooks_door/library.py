@@ -3,6 +3,7 @@
 Hayhooks' settings are changed before its application is imported, for it reads them then.
 """
 
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,7 +107,10 @@ def load_wrapper(name: str, path: Path) -> BasePipelineWrapper:
     :raises PipelineModeError: if it is a durable one.
     :raises Exception: if it can't be loaded; what its code raised is the cause.
     """
-    module = load_pipeline_module(name, path, package_name=f"wrapper_{name}")
+    with warnings.catch_warnings():
+        # Hayhooks gives the module a package that its spec does not name, which each import with a dot warns of.
+        warnings.filterwarnings("ignore", "__package__ != __spec__.parent", ImportWarning)
+        module = load_pipeline_module(name, path, package_name=f"wrapper_{name}")
     return create_pipeline_wrapper_instance(module, allow_durable=False)
 
 
