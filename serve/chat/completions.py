@@ -85,18 +85,30 @@ class ChatAnswer:
                     continue
                 if not started:
                     started = True
-                    yield self._chunk({"role": "assistant", "content": ""}, **usage)
+                    yield self.chunk({"role": "assistant", "content": ""}, **usage)
                 if isinstance(part, str):
-                    yield self._chunk({"content": part}, **usage)
+                    yield self.chunk({"content": part}, **usage)
                     continue
                 for event in told.end(part.result, self._url) if told else ():
                     yield event
                 for delta in self._last_deltas(part, annotate=told is None):
-                    yield self._chunk(delta, **usage)
-                yield self._chunk({}, finish_reason(part.result), **usage)
+                    yield self.chunk(delta, **usage)
+                yield self.chunk({}, finish_reason(part.result), **usage)
                 if include_usage:
                     yield self._data(choices=[], usage=usage_of(part.result))
         yield DONE
+
+    def chunk(self, delta: dict[str, Any], finish: str | None = None, **more: Any) -> bytes:
+        """
+        Write one chunk of a stream.
+
+        :param delta: what it adds to the message.
+        :param finish: why the message ends, in its last chunk.
+        :param more: further fields of the chunk.
+        :returns: a server-sent event.
+        """
+        choice = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}
+        return self._data(choices=[choice], **more)
 
     def broken_off(self, problem: dict[str, Any]) -> bytes:
         """
@@ -115,10 +127,6 @@ class ChatAnswer:
         return [
             {"type": "url_citation", "url_citation": place.url_citation(self._url)} for place in reply.places
         ]
-
-    def _chunk(self, delta: dict[str, Any], finish: str | None = None, **more: Any) -> bytes:
-        choice = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}
-        return self._data(choices=[choice], **more)
 
     def _data(self, **fields: Any) -> bytes:
         chunk = ChatCompletionChunk.model_validate(

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from fastapi.sse import format_sse_event
 from hayhooks.events import PipelineEvent, create_status_event
@@ -81,5 +82,15 @@ def _passages(count: int) -> str:
     return "1 passage" if count == 1 else f"{count} passages"
 
 
+def encoded(event: dict[str, Any]) -> bytes:
+    """
+    Write an event as Open WebUI reads it.
+
+    :param event: the event of one of Hayhooks' helpers, as a dictionary.
+    :returns: a server-sent event.
+    """
+    return format_sse_event(data_str=json.dumps({"event": event}, ensure_ascii=False))
+
+
 def _encoded(event: PipelineEvent) -> bytes:
-    return format_sse_event(data_str=json.dumps({"event": event.to_event_dict()}, ensure_ascii=False))
+    return encoded(event.to_event_dict())

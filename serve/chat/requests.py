@@ -191,10 +191,14 @@ class ResponseRequest(ChatRequest):
     text: dict[str, Any] | None = None
     metadata: dict[str, str] | None = None
 
+    @property
+    def messages(self) -> list[Any]:
+        """The input as a list."""
+        return [{"role": "user", "content": self.input}] if isinstance(self.input, str) else self.input
+
     def conversation(self) -> Conversation:
         """:returns: The question, the conversation before it, and the instructions."""
-        messages = [{"role": "user", "content": self.input}] if isinstance(self.input, str) else self.input
-        return conversation_of(messages, "input", self.instructions)
+        return conversation_of(self.messages, "input", self.instructions)
 
     def wanted_format(self) -> tuple[str, Any]:
         """:returns: Which form of answer is asked for, and what describes it."""

@@ -17,8 +17,12 @@ from serve.chat.open_webui import OpenWebUIEvents, from_open_webui
 from serve.chat.requests import Asked, ChatCompletionRequest, ChatRequest, ResponseRequest
 from serve.chat.responses import ResponseAnswer
 from serve.chat.wording import document_url
+from serve.chat.wrapped import wrapped_chunks, wrapped_events, wrapped_whole
 from serve.deadlines import RequestTimeout
 from serve.errors import LimitError, problem_of
+from serve.hayhooks_door.calls import Call
+from serve.hayhooks_door.conversing import Conversation, Protocol
+from serve.hayhooks_door.wrappers import NativeWrapper
 from serve.service import Service
 from serve.sse import stream_response
 from serve.tenancy import CallerTenancy
@@ -28,15 +32,18 @@ router = APIRouter(prefix="/v1", tags=["OpenAI"])
 
 @router.get("/models")
 async def list_models(request: Request) -> dict[str, Any]:
-    """List every mode as a model."""
-    return {"object": "list", "data": [_model(mode) for mode in _modes(request).values()]}
+    """List every mode, and every Hayhooks wrapper that can chat, as a model."""
+    return {"object": "list", "data": [_model(offered) for offered in _offered(request)]}
 
 
 @router.get("/models/{model}")
 async def get_model(
     request: Request, model: Annotated[str, Path(description="The mode's name.")]
 ) -> dict[str, Any]:
-    """Describe one mode as a model."""
+    """Describe one model."""
+    for offered in _offered(request):
+        if offered.name == model:
+            return _model(offered)
     return _model(_modes(request)[model])
 
 
@@ -47,13 +54,18 @@ async def chat_completions(
     """Answer the last message of a conversation from a tenant's documents, with OpenAI's `ChatCompletion` object."""
     tenant = tenancy.tenant(body.tenant_id)
     answer = ChatAnswer(request.state.request_id, body.model, document_url(str(request.base_url), tenant))
+    shows_events = from_open_webui(request.headers)
+    if wrapper := _wrapper(request, body.model, "chat"):
+        said = await _conversation(request, "chat", body.messages, timeout)
+        if not body.stream:
+            return JSONResponse(wrapped_whole(answer, body.model, await wrapper.complete(said)))
+        return await _stream(request, answer, wrapped_chunks(answer, wrapper.stream(said), shows_events))
     asked = body.asked(_modes(request)[body.model], tenant)
     if not body.stream:
         return JSONResponse(answer.whole(await _ask(request, body, asked, timeout), asked.json))
-    told = OpenWebUIEvents() if from_open_webui(request.headers) else None
+    told = OpenWebUIEvents() if shows_events else None
     events = _events(request, body, asked, timeout)
-    chunks = answer.chunks(events, asked, body.include_usage, told)
-    return await stream_response(request, chunks, lambda error: answer.broken_off(_problem(request, error)))
+    return await _stream(request, answer, answer.chunks(events, asked, body.include_usage, told))
 
 
 @router.post("/responses")
@@ -63,11 +75,22 @@ async def responses(
     """Answer the last message of the input from a tenant's documents, with OpenAI's `Response` object."""
     tenant = tenancy.tenant(body.tenant_id)
     answer = ResponseAnswer(request.state.request_id, body, document_url(str(request.base_url), tenant))
+    if wrapper := _wrapper(request, body.model, "responses"):
+        said = await _conversation(request, "responses", body.messages, timeout)
+        if not body.stream:
+            return JSONResponse(wrapped_whole(answer, body.model, await wrapper.complete(said)))
+        return await _stream(request, answer, wrapped_events(answer, body.model, wrapper.stream(said)))
     asked = body.asked(_modes(request)[body.model], tenant)
     if not body.stream:
         return JSONResponse(answer.whole(await _ask(request, body, asked, timeout), asked.json))
-    chunks = answer.events(_events(request, body, asked, timeout), asked)
-    return await stream_response(request, chunks, lambda error: answer.broken_off(_problem(request, error)))
+    events = _events(request, body, asked, timeout)
+    return await _stream(request, answer, answer.events(events, asked))
+
+
+def _offered(request: Request) -> Iterator[Mode | NativeWrapper]:
+    service: Service = request.app.state.service
+    yield from service.registry.values()
+    yield from (wrapper for wrapper in service.wrappers.values() if wrapper.protocols)
 
 
 def _modes(request: Request) -> ModeRegistry:
@@ -89,8 +112,29 @@ def _events(
         return service.answering.stream(body.model, asked.question, asked.history, timeout, **asked.inputs)
 
 
-def _problem(request: Request, error: Exception) -> dict[str, Any]:
-    return problem_of(error, request.state.request_id)
+def _wrapper(request: Request, name: str, protocol: Protocol) -> NativeWrapper | None:
+    service: Service = request.app.state.service
+    wrapper = service.wrappers.get(name)
+    if wrapper is not None and protocol not in wrapper.protocols:
+        method = {"chat": "run_chat_completion", "responses": "run_response"}[protocol]
+        raise LimitError("model", f"the wrapper '{name}' has no '{method}', which this route needs")
+    return wrapper
+
+
+async def _conversation(
+    request: Request, protocol: Protocol, items: list[Any], timeout: float | None
+) -> Conversation:
+    seconds = Call(request, timeout).seconds
+    return Conversation(protocol, items, await request.json(), request.headers, seconds)
+
+
+async def _stream(
+    request: Request, answer: ChatAnswer | ResponseAnswer, chunks: AsyncGenerator[bytes, None]
+) -> Response:
+    def ending(error: Exception) -> bytes:
+        return answer.broken_off(problem_of(error, request.state.request_id))
+
+    return await stream_response(request, chunks, ending)
 
 
 @contextmanager
@@ -103,7 +147,7 @@ def _named_as(field: str) -> Iterator[None]:
         raise LimitError(field, fault["message"]) if fault["field"] == "q" else error from None
 
 
-def _model(mode: Mode) -> dict[str, Any]:
-    created = int(mode.path.stat().st_mtime)
-    model = Model(id=mode.name, created=created, object="model", owned_by="thresher")
-    return {**model.model_dump(), "name": mode.name, "description": mode.description}
+def _model(offered: Mode | NativeWrapper) -> dict[str, Any]:
+    created = int(offered.path.stat().st_mtime)
+    model = Model(id=offered.name, created=created, object="model", owned_by="thresher")
+    return {**model.model_dump(), "name": offered.name, "description": offered.description}
