@@ -1,18 +1,14 @@
 """The command `thresher`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
-from serve.commands import documents, ingest, jobs, models, worker
-from serve.commands.terminal import AsJson, Tenant, err, leave, out, plain_errors, print_json, quiet_settings
+from serve.commands import ask, documents, ingest, jobs, models, pipelines, worker
+from serve.commands.terminal import Tenant, err, leave, out, plain_errors, quiet_settings
 from settings import Settings
-
-if TYPE_CHECKING:
-    from modes.checking import Fault
 
 app = typer.Typer(
     name="thresher",
@@ -54,78 +50,13 @@ def serve(
 
 
 app.command()(worker.worker)
-
-
-@app.command()
-def ask(
-    question: Annotated[str, typer.Argument(help="The question.")],
-    mode: Annotated[
-        str, typer.Option("--mode", "-m", help="Which mode answers; `thresher modes` lists them.")
-    ] = "standard",
-    tenant: Tenant = "default",
-    k: Annotated[int | None, typer.Option("--k", "-k", min=1, help="Chunks to retrieve.")] = None,
-    model: Annotated[str | None, typer.Option(help="Another language model, of those allowed.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Ask a question; for example `thresher ask "What is a mode?" --mode crag --tenant demo`."""
-    with plain_errors():
-        from serve.commands.client import Client
-
-        settings = quiet_settings()
-        if not question.strip():
-            raise typer.BadParameter("the question is empty")
-        with Client(settings) as client, err.status("asking …"):
-            answer = client.ask(question, mode, tenant, k, model)
-        if as_json:
-            print_json(answer)
-            return
-        from modes.results import QueryResult
-        from serve.commands.display import show_result
-
-        show_result(out, QueryResult.model_validate(answer))
-
-
+app.command()(ask.ask)
 app.command()(ingest.ingest)
 app.command()(ingest.reindex)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(documents.app, name="documents")
-
-
-@app.command()
-def modes() -> None:
-    """List the modes."""
-    with plain_errors():
-        from registry import ModeRegistry
-
-        settings = quiet_settings()
-        with ModeRegistry(settings) as registry:
-            table = Table("mode", "from", "what it does")
-            for mode in registry.values():
-                table.add_row(mode.name, mode.origin, mode.description)
-            out.print(table)
-            _print_faults(registry.faults)
-
-
-@app.command()
-def check(files: Annotated[list[Path], typer.Argument(help="Pipeline files.")]) -> None:
-    """Check pipeline files as the registry does: prints every fault as `file:line: what`, exits 1 if there is one."""
-    with plain_errors():
-        from modes.checking import PipelineFileError
-        from registry import build
-        from resources import Resources
-
-        settings = quiet_settings()
-        resources = Resources(settings)
-        faults = []
-        for file in files:
-            try:
-                build(file, settings, resources)
-            except PipelineFileError as error:
-                faults.extend(error.faults)
-        resources.close()
-        if not faults:
-            out.print(f"{len(files)} file{'s' if len(files) != 1 else ''}: no fault")
-        _print_faults(faults)
+app.command()(pipelines.modes)
+app.command()(pipelines.check)
 
 
 @app.command()
@@ -150,10 +81,3 @@ def main() -> None:
         app()
     except SystemExit as ended:
         leave(ended.code if isinstance(ended.code, int) else int(ended.code is not None))
-
-
-def _print_faults(faults: "list[Fault]") -> None:
-    for fault in sorted(faults):
-        err.print(str(fault), style="red", markup=False, highlight=False, soft_wrap=True)
-    if faults:
-        raise typer.Exit(1)

@@ -3,44 +3,23 @@
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import Any, Self
 from urllib.parse import quote
 
 import httpx
 
+from serve.commands.replies import Json, ServiceError, answer_in, events_in
 from serve.locking import DataDirInUseError, DataDirLock, RunningService, running_service
 from settings import Settings
-
-Json = dict[str, Any]
 
 # A service that starts has the data directory before it has an address.
 _ADDRESS_LOOKS = 50
 _ADDRESS_SECONDS = 0.1
 _RETRY_SECONDS = (0.0, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 8.0)
 _PAGE = 100
-
-
-class ServiceError(RuntimeError):
-    """The service refused or failed; the message is its own."""
-
-    def __init__(
-        self, message: str, status: int = 0, kind: str = "", retry_after: float | None = None
-    ) -> None:
-        """
-        Say what the service said.
-
-        :param message: for the user.
-        :param status: HTTP status; 0 where there was no answer.
-        :param kind: kind of problem, such as `queue-full`.
-        :param retry_after: seconds after which it is worth to try again, where the service named them.
-        """
-        super().__init__(message)
-        self.status = status
-        self.kind = kind
-        self.retry_after = retry_after
 
 
 @dataclass(frozen=True)
@@ -96,6 +75,21 @@ class Client:
         self._http = None
         self._open.close()
 
+    def reach_again(self) -> str:
+        """
+        Find the service anew, or become it, after a connection broke.
+
+        :returns: its base URL.
+        """
+        self.close()
+        self._reach()
+        return self.url
+
+    @property
+    def url(self) -> str:
+        """:returns: The base URL of the service that was reached last."""
+        return str(self._http.base_url) if self._http is not None else ""
+
     def ask(self, question: str, mode: str, tenant_id: str, top_k: int | None, model: str | None) -> Json:
         """
         Answer a question.
@@ -109,6 +103,31 @@ class Client:
         """
         body = {"q": question, "mode": mode, "tenant_id": tenant_id, "k": top_k, "model": model}
         return self._call("POST", "/query/", json=body)
+
+    def tell(
+        self, question: str, mode: str, tenant_id: str, top_k: int | None, model: str | None
+    ) -> Iterator[tuple[str, Json]]:
+        """
+        Answer a question while telling what happens; see `ask`.
+
+        :param question: the question.
+        :param mode: which mode answers.
+        :param tenant_id: whose documents.
+        :param top_k: chunks to retrieve.
+        :param model: another language model.
+        :returns: the events by kind, last `result`.
+        :raises ServiceError: if the answer can't be made.
+        """
+        asked = {"q": question, "mode": mode, "tenant_id": tenant_id, "k": top_k, "model": model}
+        body = {**asked, "stream": True}
+        response = self._sent(
+            lambda http: http.send(http.build_request("POST", "/query/", json=body), stream=True)
+        )
+        with closing(response):
+            if response.is_error:
+                response.read()
+                answer_in(response)
+            yield from events_in(response)
 
     def upload(self, files: Sequence[OutgoingFile], tenant_id: str, pipeline: str | None, key: str) -> Json:
         """
@@ -232,13 +251,16 @@ class Client:
             asked["cursor"] = page["next"]
 
     def _call(self, method: str, path: str, **more: Any) -> Json:
+        return answer_in(self._sent(lambda http: http.request(method, path, **more)))
+
+    def _sent(self, send: Callable[[httpx.Client], httpx.Response]) -> httpx.Response:
         for wait in _RETRY_SECONDS:
             time.sleep(wait)
             try:
                 if self._http is None:
                     self._reach()
                 assert self._http is not None
-                return _answer(self._http.request(method, path, **more))
+                return send(self._http)
             except (httpx.ReadTimeout, httpx.WriteTimeout):
                 raise ServiceError(f"the service takes longer than {self._timeout:.0f} s") from None
             except httpx.TransportError as error:
@@ -306,16 +328,3 @@ def job_id_of(tenant_id: str, key: str) -> str:
 
 def _path(*parts: str) -> str:
     return "/" + "/".join(quote(part, safe="") for part in parts)
-
-
-def _answer(response: httpx.Response) -> Json:
-    if not response.is_error:
-        return dict(response.json()) if response.content else {}
-    try:
-        problem = response.json()
-        detail, kind = problem["detail"], str(problem.get("type", "")).rpartition(":")[2]
-    except (ValueError, KeyError, TypeError, AttributeError):
-        detail, kind = response.reason_phrase, ""
-    wait = response.headers.get("Retry-After", "")
-    seconds = float(wait) if wait.isdigit() else None
-    raise ServiceError(detail, response.status_code, kind, seconds)

@@ -8,9 +8,10 @@ from rich.rule import Rule
 from rich.table import Table
 
 from modes.results import QueryResult
-from serve.commands.client import Client, ServiceError
+from serve.commands.client import Client
 from serve.commands.display import show_result
 from serve.commands.listings import show_remarks, summary
+from serve.commands.replies import ServiceError
 from serve.commands.sending import Following, Sending
 from serve.commands.sources import SourceFile, find_files
 from settings import PROJECT_ROOT, Settings

@@ -1,6 +1,10 @@
 """Answers on a terminal."""
 
+from collections.abc import Iterable
+from typing import Any
+
 from rich.console import Console, Group, RenderableType
+from rich.live import Live
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -9,6 +13,11 @@ from modes.results import Citation, Grade, QueryResult
 
 _COLOURS = {"CORRECT": "green", "AMBIGUOUS": "yellow", "INCORRECT": "red"}
 _QUOTE_CHARS = 160
+_STATES = {
+    "standalone_question": "searching for: {query}",
+    "retrieval": "reading …",
+    "rephrased": "searching again as: {query}",
+}
 
 
 def show_result(console: Console, result: QueryResult) -> None:
@@ -27,6 +36,29 @@ def show_result(console: Console, result: QueryResult) -> None:
         parts.append(_grades(result.grades))
     parts.append(_facts(result))
     console.print(Panel(Group(*parts), title=Text(result.mode, style="bold"), title_align="left"))
+
+
+def watch(console: Console, events: Iterable[tuple[str, dict[str, Any]]]) -> QueryResult:
+    """
+    Show how an answer is made, on a terminal; it goes when the answer is there, which may differ from its tokens.
+
+    :param console: where to.
+    :param events: the events of the answer, by kind, last `result`.
+    :returns: the result.
+    """
+    written, state = "", "searching …"
+    with Live(console=console, transient=True, auto_refresh=False) as live:
+        for kind, data in events:
+            if kind == "result":
+                break
+            if kind == "token":
+                written += data["text"]
+            elif kind in _STATES:
+                state = _STATES[kind].format(**data)
+            # The end of a text that is longer than the terminal is high.
+            shown = Text(written or state, style="" if written else "dim").wrap(console, console.width)
+            live.update(Text("\n").join(shown[-console.height + 1 :]), refresh=console.is_terminal)
+    return QueryResult.model_validate(data)
 
 
 def _citations(citations: list[Citation]) -> Table:

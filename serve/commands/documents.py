@@ -65,7 +65,8 @@ def delete(
 ) -> None:
     """Delete documents; one that can't be deleted does not keep the others."""
     with plain_errors():
-        from serve.commands.client import Client, ServiceError
+        from serve.commands.client import Client
+        from serve.commands.replies import ServiceError
 
         failed = False
         with Client(quiet_settings()) as client:

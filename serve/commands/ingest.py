@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from serve.commands.terminal import NamedTenant, Tenant, err, out, plain_errors, quiet_settings
+from serve.commands.terminal import INTERRUPTED, NamedTenant, Tenant, err, out, plain_errors, quiet_settings
 
 if TYPE_CHECKING:
     from serve.commands.client import Client
     from serve.commands.sending import Following, Tally
     from serve.commands.sources import FoundFiles
 
-INTERRUPTED = 130
 _NAMED_JOBS = 5
 _NAMED_KINDS = 10
 _PLURALS = {

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from serve.commands.client import Json
+from serve.commands.replies import Json
 from serve.commands.sending import Remark, Report, Tally
 
 _CHUNK_CHARS = 160

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
-from serve.commands.client import Client, Json, OutgoingFile, ServiceError, job_id_of
+from serve.commands.client import Client, OutgoingFile, job_id_of
+from serve.commands.replies import Json, ServiceError
 from serve.commands.sources import SourceFile, title_of
 from settings import Settings
 

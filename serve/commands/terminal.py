@@ -41,6 +41,9 @@ Tenant = Annotated[str, typer.Option("--tenant", "-t", help="Whose documents.", 
 NamedTenant = Annotated[str, typer.Option("--tenant", "-t", help="Which tenant.", callback=checked_tenant)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for other programs.")]
 
+INTERRUPTED = 130
+"""Exit status after Ctrl-C."""
+
 _OWN_MODULES = ("components", "modes", "registry", "serve", "settings")
 
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from serve.commands.client import Client, ServiceError, job_id_of
+from serve.commands.client import Client, job_id_of
+from serve.commands.replies import ServiceError
 from serve.commands.sending import Following, Sending, Tally
 from serve.commands.sources import SourceFile
 from serve.locking import DataDirLock

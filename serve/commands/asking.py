@@ -1,0 +1,129 @@
+"""Asking many questions of a service, some at a time, through whatever happens to the service meanwhile."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import httpx
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from serve.commands.client import Client
+from serve.commands.questions import AnswerFile, AskedQuestion
+from serve.commands.replies import Json, kind_of, problem_in, wait_in
+
+Report = Callable[[bool], None]
+
+# What passes: the service asks to come again, or another one takes over.
+_PASSING = ("model-busy", "service-stopping")
+_TRIES = 5
+_RETRY_SECONDS = 1.0
+
+
+class Asking:
+    """
+    Asks questions and writes each answer as it comes.
+
+    A question is asked again when the connection breaks, for a question changes nothing; what was answered is not.
+    """
+
+    def __init__(self, client: Client, answers: AnswerFile, report: Report) -> None:
+        """
+        Remember whom to ask.
+
+        :param client: the way to the service, reached.
+        :param answers: takes the answers.
+        :param report: told of each question that is through whether it was answered.
+        """
+        self._client = client
+        self._answers = answers
+        self._report = report
+        self._reaching = asyncio.Lock()
+
+    async def ask(self) -> int:
+        """
+        Ask what has no answer yet; when this is cancelled, the service stops working on what is under way.
+
+        :returns: how many questions got a problem.
+        """
+        settings = self._client.settings
+        waiting = iter(self._answers.open_questions)
+        async with httpx.AsyncClient(timeout=settings.request_timeout + 10, trust_env=False) as http:
+            workers = (self._work(http, waiting) for _ in range(settings.batch_concurrency))
+            return sum(await asyncio.gather(*workers))
+
+    async def _work(self, http: httpx.AsyncClient, waiting: Iterator[AskedQuestion]) -> int:
+        failed = 0
+        for question in waiting:
+            outcome = await self._outcome(http, question)
+            self._answers.add(question, outcome)
+            failed += "problem" in outcome
+            self._report("result" in outcome)
+        return failed
+
+    async def _outcome(self, http: httpx.AsyncClient, question: AskedQuestion) -> Json:
+        problem: Json = {}
+        for _ in range(_TRIES):
+            url = self._client.url
+            try:
+                response = await http.post(f"{url}/query/", content=question.content, headers=_HEADERS)
+            except (httpx.ReadTimeout, httpx.WriteTimeout):
+                return {"problem": {"status": 504, "detail": "the service takes too long"}}
+            except httpx.TransportError as error:
+                problem = {"status": 503, "detail": f"the service does not answer: {error}"}
+                await self._reach(url)
+                continue
+            if response.is_success:
+                return {"result": response.json()}
+            problem = problem_in(response)
+            if kind_of(problem) not in _PASSING:
+                break
+            await asyncio.sleep(wait_in(response) or _RETRY_SECONDS)
+        return {"problem": problem}
+
+    async def _reach(self, lost: str) -> None:
+        async with self._reaching:
+            # One of the workers finds the service for all of them.
+            if self._client.url == lost:
+                await asyncio.to_thread(self._client.reach_again)
+
+
+_HEADERS = {"Content-Type": "application/json", "Accept": "application/json"}
+
+
+@contextmanager
+def asking_bar(console: Console, total: int, finished: int) -> Iterator[Report]:
+    """
+    Show how far the questions of a file are, on a terminal.
+
+    :param console: where to.
+    :param total: how many questions there are.
+    :param finished: how many of them had an answer before.
+    :returns: told of each question that is through whether it was answered.
+    """
+    columns = (
+        TextColumn("asking"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("[red]{task.fields[trouble]}[/]"),
+        TimeElapsedColumn(),
+        TextColumn("left:"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=total, completed=finished, trouble="")
+        failed = 0
+
+        def report(answered: bool) -> None:
+            nonlocal failed
+            failed += not answered
+            progress.update(task, advance=1, trouble=f"{failed} failed" if failed else "")
+
+        yield report

@@ -1,0 +1,105 @@
+"""What the service says: answers, events and problems."""
+
+import json
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import httpx
+
+Json = dict[str, Any]
+
+
+class ServiceError(RuntimeError):
+    """The service refused or failed; the message is its own."""
+
+    def __init__(
+        self, message: str, status: int = 0, kind: str = "", retry_after: float | None = None
+    ) -> None:
+        """
+        Say what the service said.
+
+        :param message: for the user.
+        :param status: HTTP status; 0 where there was no answer.
+        :param kind: kind of problem, such as `queue-full`.
+        :param retry_after: seconds after which it is worth to try again, where the service named them.
+        """
+        super().__init__(message)
+        self.status = status
+        self.kind = kind
+        self.retry_after = retry_after
+
+
+def answer_in(response: httpx.Response) -> Json:
+    """
+    Read a response.
+
+    :param response: the response.
+    :returns: what it holds.
+    :raises ServiceError: if that is a problem.
+    """
+    if not response.is_error:
+        return dict(response.json()) if response.content else {}
+    problem = problem_in(response)
+    raise ServiceError(problem["detail"], response.status_code, kind_of(problem), wait_in(response))
+
+
+def problem_in(response: httpx.Response) -> Json:
+    """
+    Read the problem in a response.
+
+    :param response: the response.
+    :returns: the problem; made from the status where another program than the service answered.
+    """
+    with suppress(ValueError):
+        problem = response.json()
+        if isinstance(problem, dict) and "detail" in problem:
+            return problem
+    return {"status": response.status_code, "detail": response.reason_phrase}
+
+
+def kind_of(problem: Json) -> str:
+    """
+    Say what kind of problem one is.
+
+    :param problem: the problem.
+    :returns: the kind, such as `queue-full`; empty where there is none.
+    """
+    return str(problem.get("type", "")).rpartition(":")[2]
+
+
+def wait_in(response: httpx.Response) -> float | None:
+    """
+    Read when it is worth to try again.
+
+    :param response: the response.
+    :returns: seconds; None where the service named none.
+    """
+    wait = response.headers.get("Retry-After", "")
+    return float(wait) if wait.isdigit() else None
+
+
+def events_in(response: httpx.Response) -> Iterator[tuple[str, Json]]:
+    """
+    Read the events of an answer while they come.
+
+    :param response: the response, whose body was not read yet.
+    :returns: the events by kind, last `result`.
+    :raises ServiceError: if one of them is an error, or the connection breaks.
+    """
+    kind = ""
+    try:
+        for line in response.iter_lines():
+            field, _, value = line.partition(": ")
+            if field == "event":
+                kind = value
+            elif field == "data" and kind == "error":
+                problem = json.loads(value)
+                raise ServiceError(problem["detail"], problem["status"], kind_of(problem))
+            elif field == "data":
+                yield kind, json.loads(value)
+                if kind == "result":
+                    return
+    except httpx.TransportError as error:
+        raise ServiceError(f"the connection broke in the middle of the answer: {error}") from None
+    raise ServiceError("the answer broke off before its end")

@@ -1,0 +1,232 @@
+"""`thresher ask --file`: many questions from a file, answered into another one."""
+
+import json
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from click.testing import Result
+
+from serve.commands.local import LocalService
+from settings import Settings
+from tests.serve.conftest import finished
+from tests.serve.test_cli import invoke, start
+from tests.stub_llm import FOREVER, TEXT, Behaviour, StubLLM, running_stub
+
+QUESTIONS: list[Any] = [{"id": str(number), "q": f"Which number is {number}?"} for number in range(6)]
+Files = tuple[Path, Path]
+
+
+@pytest.fixture(scope="module")
+def stub() -> Iterator[StubLLM]:
+    with running_stub() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def folder(stub: StubLLM, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder whose data directory a service holds that asks the stub."""
+    folder = tmp_path_factory.mktemp("asking")
+    service = LocalService(Settings.load(data_dir=folder / "data", llm_concurrency=10, **stub.settings()))
+    with httpx.Client(base_url=service.url, trust_env=False) as client:
+        finished(client, client.post("/ingest/", json={"texts": [TEXT]}).json())
+    yield folder
+    service.close()
+
+
+@pytest.fixture
+def files(tmp_path: Path, stub: StubLLM) -> Files:
+    """A file of questions, and one for the answers that is not there yet."""
+    stub.behaviour = Behaviour()
+    return lines(tmp_path / "questions.jsonl", QUESTIONS), tmp_path / "answers.jsonl"
+
+
+def lines(path: Path, items: list[Any]) -> Path:
+    """Write JSON Lines; a text stands as it is."""
+    path.write_text("".join((item if isinstance(item, str) else json.dumps(item)) + "\n" for item in items))
+    return path
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def ask(folder: Path, files: Files, *more: str) -> Result:
+    return invoke("ask", "--file", str(files[0]), "--out", str(files[1]), *more, folder=folder)
+
+
+def hang(stub: StubLLM, *numbers: int) -> None:
+    """Have the model never answer some of the questions."""
+    stub.behaviour = lambda body: Behaviour(
+        delay=FOREVER if any(f"number is {number}?" in str(body) for number in numbers) else 0
+    )
+
+
+def fail(stub: StubLLM, *numbers: int) -> None:
+    """Have the model refuse some of the questions."""
+    stub.behaviour = lambda body: Behaviour(
+        status=400 if any(f"number is {number}?" in str(body) for number in numbers) else 200
+    )
+
+
+def test_each_question_of_a_file_is_answered(folder: Path, files: Files) -> None:
+    """Each answer stands in a line with its question's id and line, and options hold for all questions."""
+    run = ask(folder, files, "-k", "1")
+    assert (run.exit_code, run.stdout.split(";")[0]) == (0, "6 questions: 6 answered")
+    answers = sorted(read(files[1]), key=lambda answer: int(answer["line"]))
+    assert [(answer["id"], answer["line"]) for answer in answers] == [(str(n), n + 1) for n in range(6)]
+    assert answers[3]["question"] == {
+        "q": "Which number is 3?",
+        "mode": "standard",
+        "tenant_id": "default",
+        "k": 1,
+    }
+    assert {answer["result"]["model"] for answer in answers} == {"stub"}
+
+
+def test_what_is_answered_is_not_asked_again(folder: Path, files: Files, stub: StubLLM) -> None:
+    """Given again, the command asks what failed and what is new; what is there stays byte for byte."""
+    fail(stub, 1, 4)
+    run = ask(folder, files)
+    assert run.exit_code == 1
+    assert "4 answered, 2 failed, which the same command asks again" in run.stdout
+    problems = [answer for answer in read(files[1]) if "problem" in answer]
+    assert sorted(answer["id"] for answer in problems) == ["1", "4"]
+    kept = {line for line in files[1].read_text().splitlines() if '"result"' in line}
+    lines(files[0], [*QUESTIONS, {"q": "Which number is 7?"}])
+    stub.behaviour, started = Behaviour(), stub.started
+    run = ask(folder, files)
+    assert run.stdout.startswith("7 questions: 3 answered, 4 answered before")
+    assert stub.started == started + 3
+    assert kept < set(files[1].read_text().splitlines())
+    assert sorted(str(answer["id"]) for answer in read(files[1])) == [*"012345", "None"]
+    assert ask(folder, files).stdout.startswith("7 questions: 0 answered, 7 answered before")
+    assert stub.started == started + 3
+
+
+def test_ctrl_c_keeps_what_is_answered(folder: Path, files: Files, stub: StubLLM) -> None:
+    """What is answered by then stands in the file, the model is stopped, and the same command asks the others."""
+    hang(stub, 3, 5)
+    started, aborted = stub.started, stub.aborted
+    command = start("ask", "--file", str(files[0]), "--out", str(files[1]), folder=folder)
+    stub.wait_until(lambda: stub.started == started + 6 and stub.running == 2, 30.0)
+    while files[1].read_text().count("\n") < 4:
+        time.sleep(0.01)
+    command.send_signal(signal.SIGINT)
+    _, said = command.communicate(timeout=30)
+    assert command.returncode == 130
+    assert "give the command again for the others" in said
+    stub.wait_until(lambda: stub.aborted == aborted + 2, 1.0)
+    stub.behaviour = Behaviour()
+    assert ask(folder, files).stdout.startswith("6 questions: 2 answered, 4 answered before")
+    assert sorted(answer["id"] for answer in read(files[1])) == [*"012345"]
+
+
+def test_a_half_written_answer_is_asked_again(folder: Path, files: Files, stub: StubLLM) -> None:
+    """What a killed command left of a line is dropped, and nothing else."""
+    ask(folder, files)
+    whole = files[1].read_text()
+    for cut in (len(whole.rstrip().rpartition("\n")[0]) + 3, len(whole) - 20):
+        files[1].write_text(whole[:cut])
+        run = ask(folder, files)
+        assert run.stdout.startswith("6 questions: 1 answered, 5 answered before"), run.stderr
+        assert len(read(files[1])) == 6
+
+
+def test_questions_without_an_id_are_known_by_what_they_ask(folder: Path, files: Files) -> None:
+    """The same question twice is asked twice, and neither is asked again when lines have moved."""
+    lines(files[0], [{"q": "Which?"}, {"q": "Which?"}])
+    assert ask(folder, files).stdout.startswith("2 questions: 2 answered;")
+    lines(files[0], [{"q": "What?"}, "", {"q": "Which?"}, {"q": "Which?"}, {"q": "Which?"}])
+    assert ask(folder, files).stdout.startswith("4 questions: 2 answered, 2 answered before")
+
+
+def test_wrong_lines_are_named_before_anything_is_asked(folder: Path, files: Files, stub: StubLLM) -> None:
+    """Each line that is no question is named by its number with what is wrong, and no question is asked."""
+    started = stub.started
+    wrong = [
+        '{"q": ',
+        '["q"]',
+        {"q": " "},
+        {"id": "4"},
+        {"q": "x", "modus": "crag"},
+        {"q": "x", "tenant_id": "../etc"},
+        {"q": "x", "id": "0"},
+        '{"q": "x", "filters": {"a": NaN}}',
+    ]
+    lines(files[0], [*QUESTIONS[:1], "", *wrong])
+    run = ask(folder, files)
+    assert run.exit_code == 1
+    parts = ["not valid JSON", "no JSON object", "must not be empty", "q: is missing", "modus: is unknown"]
+    parts += ["a tenant id has", "has the id '0' of line 1", "NaN"]
+    said = run.stderr.splitlines()[1:]
+    for number, (line, part) in enumerate(zip(said, parts, strict=True), start=3):
+        assert line.startswith(f"{files[0]}:{number}: ")
+        assert part in line
+    assert not files[1].exists()
+    assert stub.started == started
+
+
+@pytest.mark.parametrize("there", ["a diary\nof mine\n", "a diary", '{"id": "0"}\n', "[1]\n"])
+def test_another_file_is_not_written_over(folder: Path, files: Files, there: str) -> None:
+    """A file that holds something else than answers is left as it is."""
+    files[1].write_text(there)
+    run = ask(folder, files)
+    assert (run.exit_code, files[1].read_text()) == (1, there)
+    assert f"{files[1]}:1 is no answer of this command" in run.stderr
+
+
+def test_an_answer_to_another_question_is_not_taken(folder: Path, files: Files, stub: StubLLM) -> None:
+    """When the question of an id has changed, the command says so instead of keeping or losing the old answer."""
+    ask(folder, files)
+    before, started = files[1].read_text(), stub.started
+    lines(files[0], [{"id": "0", "q": "Something else?"}])
+    run = ask(folder, files)
+    assert run.exit_code == 1
+    assert "under the id '0' the answer to another question" in run.stderr
+    assert (files[1].read_text(), stub.started) == (before, started)
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (("ask",), "either a question or a --file"),
+        (
+            ("ask", "x", "--file", "questions.jsonl", "--out", "answers.jsonl"),
+            "either a question or a --file",
+        ),
+        (("ask", "--file", "questions.jsonl"), "belong together"),
+        (("ask", "--file", "no-such.jsonl", "--out", "a.jsonl"), "can't be read: No such file"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(folder: Path, words: tuple[str, ...], part: str) -> None:
+    """A command that can't be meant says what is missing."""
+    run = invoke(*words, folder=folder)
+    assert run.exit_code != 0
+    assert part in " ".join(run.stderr.replace("│", " ").split())
+
+
+def test_the_service_may_change_meanwhile(
+    files: Files, stub: StubLLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the service ends in the middle, the command goes on with a service of its own, and loses no question."""
+    monkeypatch.setattr("serve.server.GRACE_SECONDS", 1)
+    settings = Settings.load(data_dir=tmp_path / "data", llm_concurrency=10, **stub.settings())
+    service = LocalService(settings)
+    with httpx.Client(base_url=service.url, trust_env=False) as client:
+        finished(client, client.post("/ingest/", json={"texts": [TEXT]}).json())
+    hang(stub, 4, 5)
+    started = stub.started
+    variables = {name.upper(): value for name, value in stub.settings().items()}
+    words = ("ask", "--file", str(files[0]), "--out", str(files[1]))
+    command = start(*words, folder=tmp_path, **variables)
+    stub.wait_until(lambda: stub.started == started + 6 and stub.running == 2, 30.0)
+    stub.behaviour = Behaviour()
+    service.close()
+    said, _ = command.communicate(timeout=60)
+    assert said.startswith("6 questions: 6 answered;")
+    assert sorted(answer["id"] for answer in read(files[1])) == [*"012345"]
