@@ -1,0 +1,124 @@
+"""Loading wrappers, and the faults of those that can't be."""
+
+from pathlib import Path
+
+import pytest
+
+from serve.app import build_app
+from serve.hayhooks_door.loading import WrapperFaultError, load, wrapper_directories
+from serve.service import Service
+from tests.serve.conftest import without_llm
+from tests.serve.hayhooks_door.conftest import SECRET, write
+
+HEAD = """\
+from hayhooks import BasePipelineWrapper
+from starlette.datastructures import Headers
+
+
+class PipelineWrapper(BasePipelineWrapper):
+    def setup(self) -> None:
+        self.pipeline = None
+"""
+SOUND = f"{HEAD}\n    def run_api(self, name: str) -> str:\n        return name\n"
+
+
+def fault_of(folder: Path, code: str, name: str = "mine", **more: object) -> tuple[int, str]:
+    """Write a wrapper, load it, and give the line and the text of its fault."""
+    write(folder, **{f"{name}__pipeline_wrapper": code})
+    with pytest.raises(WrapperFaultError) as caught:
+        load(folder / name, **more)  # type: ignore[arg-type]
+    assert SECRET not in str(caught.value)
+    assert caught.value.fault.file.is_relative_to(folder / name)
+    return caught.value.fault.line, caught.value.fault.message
+
+
+@pytest.mark.parametrize(
+    ("code", "line", "part"),
+    [
+        ("import nothing_of_this_name\n", 1, "raised ModuleNotFoundError"),
+        ("x = 1\ny = (\n", 2, "raised SyntaxError"),
+        ("x = 1\n", 1, "does not define a 'PipelineWrapper' class"),
+        (f"{HEAD}        raise ValueError('{SECRET}')\n{SOUND[len(HEAD) :]}", 8, "raised ValueError"),
+        (HEAD, 1, "At least one of run_api"),
+        (f"{HEAD}\n    def run_api(self, name: str):\n        return name\n", 1, "missing a return type"),
+        (f"{HEAD}\n    def run_api(self, what: Missing) -> str: ...\n", 9, "raised NameError"),
+        (
+            f"from __future__ import annotations\n{HEAD}\n    def run_api(self, a: Missing) -> str: ...\n",
+            1,
+            "NameError",
+        ),
+        (
+            f"{HEAD}\n    def run_api(self, wrapper: BasePipelineWrapper) -> str: ...\n",
+            1,
+            "PydanticSchemaGeneration",
+        ),
+        (f"{HEAD}\n    def run_api(self, do: type(print)) -> str: ...\n", 1, "raised Pydantic"),
+        (
+            f"{HEAD}\n    def run_api(self, headers: Headers) -> str: ...\n",
+            1,
+            "'headers: Headers | None = None'",
+        ),
+        (f"{HEAD}\n    def run_durable(self, context, request): ...\n", 1, "run_durable"),
+    ],
+)
+def test_each_fault_has_its_line_and_no_secret(tmp_path: Path, code: str, line: int, part: str) -> None:
+    """A wrapper that can't be served has a fault at its own line, which never holds the text of its exception."""
+    assert fault_of(tmp_path, code)[0] == line
+    assert part in fault_of(tmp_path, code)[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "part"), [("query", "is a route"), ("v1", "is a route"), ("a.b", "letters, digits")]
+)
+def test_a_name_must_be_free_and_plain(tmp_path: Path, name: str, part: str) -> None:
+    """A wrapper called like a route, or with a name that no URL should have, is a fault."""
+    assert part in fault_of(tmp_path, SOUND, name)[1]
+
+
+def test_a_name_that_is_taken_is_a_fault(tmp_path: Path) -> None:
+    """A wrapper can't have the name of a mode."""
+    assert "already" in fault_of(tmp_path, SOUND, "crag", taken={"crag"})[1]
+
+
+def test_directories_with_python_must_be_wrappers(tmp_path: Path) -> None:
+    """A misspelt pipeline_wrapper.py is a fault; directories without Python, hidden ones and stages are none."""
+    write(tmp_path, mine__pipeline_warpper=SOUND, stages__helper="", sound__pipeline_wrapper=SOUND)
+    write(tmp_path, **{".hidden__pipeline_wrapper": SOUND})
+    (tmp_path / "notes").mkdir()
+    assert [path.name for path in wrapper_directories(tmp_path)] == ["mine", "sound"]
+    with pytest.raises(
+        WrapperFaultError, match=r"needs a file pipeline_wrapper.py; there is pipeline_warpper.py"
+    ):
+        load(tmp_path / "mine")
+
+
+def test_a_wrapper_called_like_a_library_is_in_nobodys_way(tmp_path: Path) -> None:
+    """Directories named like modules in use are loaded under other names, and can import from beside them."""
+    import serve
+
+    for name in ("serve", "json"):
+        write(
+            tmp_path,
+            **{f"{name}__pipeline_wrapper": f"from .words import X\n{SOUND}", f"{name}__words": "X = 1\n"},
+        )
+        assert load(tmp_path / name).name == name
+    import json
+
+    assert json.dumps({}) == "{}"
+    assert Path(serve.__file__).parent.name == "serve"
+    assert tmp_path not in Path(serve.__file__).parents
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_wrappers_can_be_switched_off(tmp_path: Path, allowed: bool) -> None:
+    """With PIPELINE_WRAPPERS off no code is run, and each directory is a fault."""
+    write(
+        tmp_path / "pipelines",
+        mine__pipeline_wrapper=f"import pathlib\npathlib.Path('{tmp_path}/ran').touch()\n{SOUND}",
+    )
+    settings = without_llm(tmp_path, pipelines_dir=tmp_path / "pipelines", pipeline_wrappers=allowed)
+    service = Service(settings)
+    build_app(service)
+    assert (tmp_path / "ran").exists() == allowed == ("mine" in service.wrappers)
+    assert ("PIPELINE_WRAPPERS" in str(service.faults)) != allowed
+    service.lock.release()
