@@ -23,6 +23,24 @@ _FILLER = re.compile(
     r"|,? as (?:mentioned|stated|described) in(?: passage)?)\s+(?=\[\d+\])",
     re.IGNORECASE,
 )
+_FILLERS = (
+    *(
+        f" {which} {what} {leads}{where}"
+        for which in ("the", "this")
+        for what in ("passage", "source", "answer")
+        for leads in ("is", "is in", "comes from")
+        for where in ("", " passage")
+    ),
+    *(
+        f"{comma} as {told} in{where}"
+        for comma in (",", "")
+        for told in ("mentioned", "stated", "described")
+        for where in ("", " passage")
+    ),
+)
+_LONGEST_FILLER = max(map(len, _FILLERS))
+# A mark that is not closed yet, and blanks, which an answer does not end with.
+_UNFINISHED = re.compile(r"\s*(?:\[[\^\d\s,;–-]{0,40}|【[^】\n]{0,40})?\Z")
 _LEADING_MARKS = re.compile(rf"\A(?:\s*(?:{_MARKER.pattern}))*[\s.,;:-]*")
 # "[1] It is tall. [2] It is old.": marks before what they vouch for, and none at the end.
 _LEADING_STYLE = re.compile(rf"(?s:[\s*-]*(?:{_MARKER.pattern}).*[^\s\]】.)])[.)]?")
@@ -170,6 +188,21 @@ def without_markers(text: str) -> str:
     :returns: The answer without marks such as [1].
     """
     return re.sub(rf"[ \t]*(?:{_MARKER.pattern})", "", text).strip()
+
+
+def settled(reply: str) -> str:
+    """
+    Give the part of a reply that is still being written of which the end can't change any more.
+
+    :param reply: The reply so far.
+    :returns: It without an unfinished mark at its end, and without words that may turn out to lead up to a mark.
+    """
+    marked = _UNFINISHED.sub("", reply)
+    tail = re.sub(r"\s", " ", marked[-_LONGEST_FILLER:]).lower()
+    for start in range(len(tail)):
+        if any(filler.startswith(tail[start:]) for filler in _FILLERS):
+            return marked[: len(marked) - len(tail) + start]
+    return marked
 
 
 def _expand(numbers: str) -> list[int]:

@@ -1,5 +1,7 @@
 """Checking the marks of an answer while it is being written, as the answer builder will when it is whole."""
 
+import asyncio
+
 from haystack import Document
 
 from components.citing import CitedText
@@ -26,7 +28,7 @@ class Marks:
         self._passages: list[RetrievedDocument] = []
         self._sources: Sources | None = None
 
-    def hear(self, event: StreamEvent) -> None:
+    async def hear(self, event: StreamEvent) -> None:
         """
         Take an event that tells of the question or the passages.
 
@@ -42,7 +44,10 @@ class Marks:
                 self._passages = [passage for passage in self._passages if passage.chunk_id in kept]
             case _:
                 return
-        self._sources = None
+        given = [Document(id=passage.chunk_id, content=passage.text) for passage in self._passages]
+        self._sources = Sources(self._question, given)
+        # Long passages take milliseconds to be taken apart. The model reads them meanwhile too.
+        await asyncio.to_thread(self.checked, "Read [1]")
 
     def checked(self, reply: str) -> str:
         """
@@ -51,9 +56,6 @@ class Marks:
         :param reply: the reply so far, without an unfinished mark at its end.
         :returns: it with marks that name what supports them; as it is where no passages are known.
         """
-        if not self._passages or ("[" not in reply and "【" not in reply):
+        if self._sources is None or ("[" not in reply and "【" not in reply):
             return reply
-        if self._sources is None:
-            documents = [Document(id=found.chunk_id, content=found.text) for found in self._passages]
-            self._sources = Sources(self._question, documents)
         return CitedText(reply, self._sources).text

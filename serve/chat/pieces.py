@@ -1,9 +1,9 @@
 """A streamed answer as the pieces of one text, which ends up the same as without streaming."""
 
-import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
+from components.citing import settled
 from modes.recording import StreamEvent
 from modes.results import QueryResult, Token
 from serve.chat.marks import Marks
@@ -11,8 +11,6 @@ from serve.chat.requests import Asked
 from serve.chat.wording import Reply, written, written_json
 
 REPLACED = "\n\nA check against the documents has changed this answer. The answer is:\n\n"
-# A citation's mark that is not closed yet, and blanks, which an answer does not end with.
-_UNFINISHED = re.compile(r"\s*(?:\[[\^\d\s,;–-]{0,40}|【[^】\n]{0,40})?\Z")
 
 
 class AnswerText:
@@ -34,15 +32,15 @@ class AnswerText:
         Take what the model has written.
 
         :param token: the next piece of the model's reply.
-        :returns: what can be sent now: all but an unfinished mark at its end.
+        :returns: what can be sent now: all but an unfinished mark at its end, and words that only lead up to one.
         """
         self._reply = (self._reply + token).lstrip()
-        unfinished = _UNFINISHED.search(self._reply)
-        end = unfinished.start() if unfinished else len(self._reply)
-        checked = self._marks.checked(self._reply[:end])
-        goes_on = checked.startswith(self.sent)
-        piece = checked[len(self.sent) :] if goes_on else self._reply[self._told : end]
-        self._told = end
+        kept = settled(self._reply)
+        checked = self._marks.checked(kept)
+        piece = (checked if checked.startswith(self.sent) else self.sent + kept[self._told :])[
+            len(self.sent) :
+        ]
+        self._told = len(kept)
         self.sent += piece
         return piece
 
@@ -79,7 +77,7 @@ async def pieces(
                 yield reply
             elif not isinstance(event.data, Token):
                 if asked.checked:
-                    marks.hear(event)
+                    await marks.hear(event)
                 yield event
             elif not asked.json and (piece := text.piece(event.data.text)):
                 yield piece

@@ -40,12 +40,15 @@ def told(*tokens: str, answer: str, passages: list[RetrievedDocument]) -> list[S
         (["  It", " is ", "tall.\n"], ["It", " is", " tall."]),
         (["A list: [x] and [", "y]"], ["A list: [x] and", " [y]"]),
         (["It is tall 【", "1†source】."], ["It is tall", " [1]."]),
+        (["It is tall", ", as sta", "ted in", " passage [1]", "."], ["It is tall", " [1]", "."]),
+        (["It is tall", ", as", " trees are"], ["It is tall", ", as trees are"]),
+        (["Tall. The passage", " says so."], ["Tall.", " The passage says so."]),
     ],
 )
 def test_only_an_unfinished_mark_is_held_back(tokens: list[str], sent: list[str]) -> None:
     """Words go out as they come; a mark waits until it is whole, and blanks until something follows."""
     marks = Marks("How tall?")
-    marks.hear(StreamEvent("retrieval", Retrieval(documents=[TOWER, LAKE])))
+    asyncio.run(marks.hear(StreamEvent("retrieval", Retrieval(documents=[TOWER, LAKE]))))
     text = AnswerText(marks)
     assert [piece for token in tokens if (piece := text.piece(token))] == sent
 
@@ -68,12 +71,12 @@ def test_a_mark_on_the_wrong_passage_is_put_right_on_its_way() -> None:
 def test_marks_count_the_passages_that_were_kept() -> None:
     """After grading, `[1]` is the first of the passages that went on to the answer."""
     marks = Marks("How long is the lake?")
-    marks.hear(StreamEvent("retrieval", Retrieval(documents=[TOWER, LAKE])))
+    asyncio.run(marks.hear(StreamEvent("retrieval", Retrieval(documents=[TOWER, LAKE]))))
     grades = [
         Grade(chunk_id="t", document_id="tower", label="INCORRECT", score=0.1, kept=False),
         Grade(chunk_id="l", document_id="lake", label="CORRECT", score=0.9, kept=True),
     ]
-    marks.hear(StreamEvent("grades", Grades(grades=grades)))
+    asyncio.run(marks.hear(StreamEvent("grades", Grades(grades=grades))))
     assert marks.checked("The lake is 63 kilometres long [1].") == "The lake is 63 kilometres long [1]."
     assert marks.checked("The lake is 63 kilometres long [2].") == "The lake is 63 kilometres long."
 
