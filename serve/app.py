@@ -13,7 +13,13 @@ from serve.hayhooks_door.library import create_hayhooks_app
 from serve.hayhooks_door.serving import serve_pipelines
 from serve.leaving import LeavingMiddleware
 from serve.mcp_door import McpDoor
-from serve.middleware import BodyLimit, BodyLimitMiddleware, RequestIDMiddleware, SlashMiddleware
+from serve.middleware import (
+    BodyLimit,
+    BodyLimitMiddleware,
+    RequestIDMiddleware,
+    SlashMiddleware,
+    StoppingMiddleware,
+)
 from serve.pacing import ActivityMiddleware
 from serve.parameters import only_known_parameters
 from serve.routers import (
@@ -76,7 +82,7 @@ def build_app(service: Service) -> ASGIApp:
     app.router.lifespan_context = _lifespan(service, door, app.router.lifespan_context)
     limited = _limit_bodies(app, service.settings, takers)
     counted = ActivityMiddleware(LeavingMiddleware(limited), service.activity)
-    timed = ServerTimingMiddleware(counted)
+    timed = StoppingMiddleware(ServerTimingMiddleware(counted))
     return RequestIDMiddleware(SlashMiddleware(timed, _fixed_routes()))
 
 

@@ -1,5 +1,6 @@
 """ASGI middleware around the whole application: request id, access line, body limit."""
 
+import asyncio
 import logging
 import re
 import time
@@ -10,7 +11,7 @@ from typing import NamedTuple
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve.errors import problem_response
+from serve.errors import ServiceStoppingError, describe, problem_response
 from serve.telemetry import bound_request_id
 
 access_log = logging.getLogger("thresher.access")
@@ -111,6 +112,43 @@ class SlashMiddleware:
             if (method, path) not in self.routes and (method, other) in self.routes:
                 scope = {**scope, "path": other, "raw_path": other.encode()}
         await self.app(scope, receive, send)
+
+
+class StoppingMiddleware:
+    """Answers 503 to what is still worked on when the server's time to stop is over, instead of cutting it off."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        """
+        Wrap an application.
+
+        :param app: the application.
+        """
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """
+        Handle one connection.
+
+        :param scope: the ASGI scope.
+        :param receive: gives the request's messages.
+        :param send: takes the response's messages.
+        """
+        started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watched)
+        except asyncio.CancelledError:
+            stopping: asyncio.Event | None = scope.get("state", {}).get("stopping")
+            if started or stopping is None or not stopping.is_set():
+                raise
+            error = ServiceStoppingError()
+            headers = {"Retry-After": str(error.retry_after)}
+            await problem_response(scope, *describe(error), headers)(scope, receive, send)
 
 
 class BodyLimit(NamedTuple):

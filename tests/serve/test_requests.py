@@ -68,7 +68,7 @@ def test_the_pipeline_in_the_url_wins(client: httpx.Client, path: str, sent: dic
 @pytest.mark.parametrize(
     ("path", "body", "message"),
     [
-        ("/query/", {"q": "x", "tenant": "acme"}, "tenant: is unknown; there are q, mode, tenant_id, model"),
+        ("/query/", {"q": "x", "tenant": "acme"}, "tenant: is unknown; there are mode, tenant_id, model, k"),
         (
             "/ingest/",
             {"tenant": "acme", "texts": ["a"]},

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from fastapi import Request
 from httpx_sse import EventSource, ServerSentEvent
 
 from serve import sse
+from serve.commands.local import LocalService
 from settings import Settings
 from tests.serve.conftest import RunningServer, finished
 from tests.stub_llm import FOREVER, TEXT, Behaviour, StubLLM, running_stub
@@ -211,6 +213,28 @@ def test_a_server_that_stops_says_so_before_it_ends_a_stream(
         assert json.loads(error.data)["type"] == "urn:thresher:problem:service-stopping"
         assert done.event == "done"
         stub.wait_until(lambda: stub.aborted == aborted + 1, 1.0)
+
+
+def test_a_server_that_stops_says_so_to_who_waits(
+    stub: StubLLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plain request that is still worked on when the grace ends is a 503 problem, and the model is stopped."""
+    monkeypatch.setattr("serve.server.GRACE_SECONDS", 0.2)
+    stub.behaviour = Behaviour()
+    service = LocalService(Settings.load(data_dir=tmp_path, **stub.settings()))
+    with httpx.Client(base_url=service.url, trust_env=False) as client, ThreadPoolExecutor(1) as pool:
+        finished(client, client.post("/ingest/", json={"tenant_id": "acme", "texts": [TEXT]}).json())
+        stub.behaviour = Behaviour(delay=FOREVER)
+        started, aborted = stub.started, stub.aborted
+        asked = pool.submit(client.post, "/query/", json={**ASKED, "stream": False})
+        stub.wait_until(lambda: stub.started == started + 1)
+        service.close()
+        response = asked.result()
+    assert response.status_code == 503
+    assert response.headers["retry-after"] == "1"
+    assert response.json()["type"] == "urn:thresher:problem:service-stopping"
+    assert response.json()["request_id"] == response.headers["x-request-id"]
+    stub.wait_until(lambda: stub.aborted == aborted + 1, 1.0)
 
 
 async def never_begun(closed: list[bool]) -> AsyncGenerator[bytes, None]:
