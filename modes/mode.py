@@ -237,7 +237,8 @@ class Mode:
             standalone_question=record.standalone_question,
             documents=[RetrievedDocument.from_haystack(document) for document in documents],
             model=record.model,
-            finish_reason=record.finish_reason,
+            # The last call of a run that found nothing was a grader's or the rephraser's.
+            finish_reason=record.finish_reason if documents or "documents" not in self.outputs else None,
             usage=record.usage,
             timings={name: round(seconds, 4) for name, seconds in record.timings.items()},
         )
