@@ -62,7 +62,8 @@ class PipelineWrapper(BasePipelineWrapper):
     async def chunks(self) -> AsyncGenerator:
         yield create_status_event("Thinking")
         yield StreamingChunk(content="", index=0, reasoning=ReasoningContent(reasoning_text="Hm."))
-        yield StreamingChunk(content="", index=0, tool_calls=[ToolCallDelta(index=0, tool_name="look", arguments="{{}}")])
+        call = ToolCallDelta(index=0, tool_name="look", arguments="{{}}")
+        yield StreamingChunk(content="", index=0, tool_calls=[call])
         yield None
         yield StreamingChunk(content="One")
         yield " two"
