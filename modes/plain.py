@@ -2,6 +2,7 @@
 
 import dataclasses
 import keyword
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -117,7 +118,7 @@ def unfit_inputs(checked: CheckedPipeline) -> Iterator[tuple[str, str]]:
             places = ", ".join(f"'{place}'" for place in checked.inputs[parameter.name])
             yield (
                 parameter.name,
-                f"inputs.{parameter.name} feeds {places} of type {parameter.kind}, which no request can carry",
+                f"inputs.{parameter.name} feeds {places} of type {_shown(parameter.kind)}, which no request can carry",
             )
 
 
@@ -147,6 +148,11 @@ def _refuse(value: Any) -> Any:
     if hasattr(value, "tolist"):
         return value.tolist()
     raise ValueError(f"JSON can't say a {type(value).__name__}")
+
+
+def _shown(kind: Any) -> str:
+    """Name a type without the modules in it."""
+    return kind.__name__ if isinstance(kind, type) else re.sub(r"\b(?:\w+\.)+", "", str(kind))
 
 
 def _is_field_name(name: str) -> bool:
