@@ -2,9 +2,13 @@
 
 from pathlib import Path
 
+import httpx
 import pytest
+from typer.testing import CliRunner
 
+from modes.kinds import RESERVED_NAMES
 from serve.app import build_app
+from serve.cli import app
 from serve.hayhooks_door.loading import WrapperFaultError, load, wrapper_directories
 from serve.service import Service
 from tests.serve.conftest import without_llm
@@ -122,3 +126,34 @@ def test_wrappers_can_be_switched_off(tmp_path: Path, allowed: bool) -> None:
     assert (tmp_path / "ran").exists() == allowed == ("mine" in service.wrappers)
     assert ("PIPELINE_WRAPPERS" in str(service.faults)) != allowed
     service.lock.release()
+
+
+def test_every_route_keeps_its_name_to_itself(door: httpx.Client) -> None:
+    """The names that nothing else may have are the first parts of all paths but those of what is served by name."""
+    served = set(door.get("/status").json()["pipelines"])
+    paths = [*door.get("/openapi.json").json()["paths"], "/docs", "/redoc", "/mcp"]
+    first = {path.split("/")[1] for path in paths} - served - {""}
+    assert first <= RESERVED_NAMES
+    for name in ("docs", "redoc", "mcp"):
+        assert door.get(f"/{name}").status_code != 404
+
+
+def test_the_commands_tell_of_pipelines_and_wrappers(
+    pipelines_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`thresher modes` lists what is no mode without running its code; `thresher check` tells kinds and faults."""
+    monkeypatch.setenv("DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("LLM_PROVIDER", "extractive")
+    monkeypatch.setenv("PIPELINES_DIR", str(pipelines_dir))
+    monkeypatch.setenv("COLUMNS", "200")
+    # Its handler would write to what stands for standard error here, after this test as well.
+    monkeypatch.setattr("serve.telemetry.configure_logging", lambda level: None)
+    listed = CliRunner().invoke(app, ["modes"])
+    assert (listed.exit_code, listed.stderr) == (0, "")
+    assert {"crag", "ranker", "greeting", "broken"} <= set(listed.stdout.replace("│", " ").split())
+    files = [str(pipelines_dir / name) for name in ("ranker.yml", "greeting", "broken")]
+    checked = CliRunner().invoke(app, ["check", *files])
+    assert checked.exit_code == 1
+    assert f"{files[0]}: a plain pipeline" in checked.stdout
+    assert f"{files[1]}: a wrapper" in checked.stdout
+    assert f"{files[2]}/pipeline_wrapper.py:2: loading it raised RuntimeError" in checked.stderr
