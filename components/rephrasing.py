@@ -23,7 +23,8 @@ MAX_CHARS = 300
 # What models put before and around the question they were asked for.
 PREFIX = re.compile(
     r"^\W*(?:sure|certainly|of course|here(?: is|'s)[^:\n]*|question|query|answer"
-    r"|(?:the )?(?:rewritten|rephrased|reworded|new|search)(?: question| query)?)\b\s*[:!,.]+\s*",
+    r"|(?:the )?(?:rewritten|rephrased|reworded|self-contained|standalone|new|search)(?: question| query)?)"
+    r"\b\s*[:!,.]+\s*",
     re.IGNORECASE,
 )
 PUNCTUATION = "?!.,:;()[]{}\"'“”„‘’«»¿¡？。"

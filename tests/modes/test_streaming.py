@@ -1,0 +1,71 @@
+"""Streams of the built-in modes: tokens come while the model writes them, and leaving stops it."""
+
+import asyncio
+import json
+
+import pytest
+
+from modes.recording import StreamEvent
+from modes.results import QueryResult
+from registry import ModeRegistry
+from tests.stub_llm import Behaviour, StubLLM
+
+QUESTION = "How tall is the Eiffel Tower?"
+
+
+async def until_token(registry: ModeRegistry, mode: str) -> tuple[str, list[StreamEvent]]:
+    stream = registry[mode].stream(QUESTION, tenant_id="acme")
+    seen = []
+    try:
+        async for event in stream:
+            seen.append(event)
+            if event.kind == "token":
+                return event.data.text, seen  # type: ignore[union-attr]
+    finally:
+        await stream.aclose()
+    return "", seen
+
+
+@pytest.mark.parametrize("mode", ["standard", "crag"])
+def test_a_token_is_told_as_soon_as_the_model_gives_it(
+    registry: ModeRegistry, stub: StubLLM, mode: str
+) -> None:
+    """The first word comes through while the model hangs at the second; leaving then ends the model's call."""
+    stub.behaviour = Behaviour(hang_after=1)
+    aborted = stub.aborted
+    text, seen = asyncio.run(asyncio.wait_for(until_token(registry, mode), 10))
+    assert text == "The "
+    assert seen[0].kind == "retrieval"
+    assert stub.wait_until(lambda: stub.aborted == aborted + 1) < 1
+
+
+@pytest.mark.parametrize("mode", ["structured", "crag_structured"])
+def test_a_structured_answer_streams_its_text(registry: ModeRegistry, stub: StubLLM, mode: str) -> None:
+    """The tokens are the answer's text alone, without the JSON around it, and the result is the same as a run's."""
+
+    async def collect() -> list[StreamEvent]:
+        return [event async for event in registry[mode].stream(QUESTION, tenant_id="acme")]
+
+    events = asyncio.run(collect())
+    result = events[-1].data
+    assert isinstance(result, QueryResult)
+    assert "".join(event.data.text for event in events if event.kind == "token") == result.answer  # type: ignore[union-attr]
+    plain = registry[mode].run(QUESTION, tenant_id="acme")
+    assert (plain.answer, plain.data, plain.citations) == (result.answer, result.data, result.citations)
+
+
+def test_a_mended_reply_is_not_told_twice(registry: ModeRegistry, stub: StubLLM) -> None:
+    """Tokens are those of the first reply; the result holds the one that matches the schema."""
+    good = {"answer": "330 metres", "citations": [1], "cannot_answer": False, "reasoning": "It says so."}
+
+    def behave(body: dict) -> Behaviour:
+        repairing = "can't be used" in body["messages"][-1]["content"]
+        return Behaviour(data=json.dumps(good if repairing else {"answer": "wrong", "citations": "none"}))
+
+    async def collect() -> list[StreamEvent]:
+        return [event async for event in registry["structured"].stream(QUESTION, tenant_id="acme")]
+
+    stub.behaviour = behave
+    events = asyncio.run(collect())
+    assert [event.data.text for event in events if event.kind == "token"] == ["wrong"]  # type: ignore[union-attr]
+    assert events[-1].data.answer == "330 metres"  # type: ignore[union-attr]
