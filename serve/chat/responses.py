@@ -158,7 +158,7 @@ class ResponseAnswer:
     def _response(self, status: str, **more: Any) -> dict[str, Any]:
         nothing: dict[str, Any] = {"error": None, "incomplete_details": None, "output": [], "usage": None}
         response = Response.model_validate({**self._head, **nothing, "status": status, **more})
-        return response.model_dump(mode="json", exclude_unset=True)
+        return response.model_dump(mode="json", exclude_unset=True, by_alias=True)
 
     def _item(self, status: str, *parts: dict[str, Any]) -> dict[str, Any]:
         return {
@@ -183,7 +183,7 @@ class ResponseAnswer:
     def _event(self, kind: str, **fields: Any) -> bytes:
         event = _EVENT.validate_python({"type": kind, "sequence_number": self._number, **fields})
         self._number += 1
-        return format_sse_event(event=kind, data_str=event.model_dump_json(exclude_unset=True))
+        return format_sse_event(event=kind, data_str=event.model_dump_json(exclude_unset=True, by_alias=True))
 
 
 def _format(wanted: Any) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The modes as models of OpenAI's protocol, asked with OpenAI's own package."""
 
+import json
 from collections.abc import Iterator
 from itertools import islice, pairwise
 from pathlib import Path
@@ -233,6 +234,24 @@ def test_a_schema_of_the_caller_gives_that_json(client: openai.OpenAI, stub: Stu
     assert message.parsed == Height(answer="330 metres", metres=330)
 
 
+def test_without_an_answer_there_is_a_refusal_and_no_json(client: openai.OpenAI) -> None:
+    """When the documents do not hold the answer, nothing is made up to fit the caller's schema."""
+    asked: dict[str, Any] = {
+        "model": "crag_structured",
+        "messages": [{"role": "user", "content": "Who wrote Fidelio?"}],
+    }
+    message = client.chat.completions.parse(**asked, response_format=Height).choices[0].message
+    assert (message.content, message.parsed) == (None, None)
+    with client.chat.completions.stream(**asked, response_format=Height) as stream:
+        streamed = stream.get_final_completion().choices[0].message
+    response = client.responses.parse(model="crag_structured", input=question, text_format=Height)
+    [part] = response.model_dump()["output"][0]["content"]
+    assert "do not hold the answer" in (message.refusal or "")
+    assert message.refusal == streamed.refusal == part["refusal"]
+    own = client.chat.completions.create(**asked, response_format={"type": "json_object"})
+    assert json.loads(own.choices[0].message.content)["cannot_answer"] is True
+
+
 def test_json_that_is_not_the_callers_is_an_error(client: openai.OpenAI, stub: StubLLM) -> None:
     """A model that does not keep to the schema is a 502, never unchecked JSON."""
     stub.behaviour = Behaviour(data='{"answer": "330 metres", "metres": "many"}')
@@ -385,7 +404,10 @@ def test_the_helpers_of_the_package_read_responses(client: openai.OpenAI, stub: 
     stub.behaviour = Behaviour(data='{"answer": "330 metres", "metres": 330}')
     parsed = client.responses.parse(model="structured", input=QUESTION, text_format=Height)
     assert parsed.output_parsed == Height(answer="330 metres", metres=330)
-    assert parsed.text is not None
+    with client.responses.stream(model="structured", input=QUESTION, text_format=Height) as stream:
+        final = stream.get_final_response()
+    assert final.output_parsed == Height(answer="330 metres", metres=330)
+    assert final.model_dump(by_alias=True)["text"]["format"]["schema"]["required"] == ["answer", "metres"]
 
 
 def test_a_response_that_breaks_off_fails(client: openai.OpenAI, stub: StubLLM) -> None:
