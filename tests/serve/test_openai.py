@@ -236,10 +236,8 @@ def test_a_schema_of_the_caller_gives_that_json(client: openai.OpenAI, stub: Stu
 
 def test_without_an_answer_there_is_a_refusal_and_no_json(client: openai.OpenAI) -> None:
     """When the documents do not hold the answer, nothing is made up to fit the caller's schema."""
-    asked: dict[str, Any] = {
-        "model": "crag_structured",
-        "messages": [{"role": "user", "content": "Who wrote Fidelio?"}],
-    }
+    question = "Who wrote Fidelio?"
+    asked: dict[str, Any] = {"model": "crag_structured", "messages": [{"role": "user", "content": question}]}
     message = client.chat.completions.parse(**asked, response_format=Height).choices[0].message
     assert (message.content, message.parsed) == (None, None)
     with client.chat.completions.stream(**asked, response_format=Height) as stream:
