@@ -1,6 +1,5 @@
 """Questions that follow others: the stage that makes them self-contained, and modes that take the history."""
 
-import asyncio
 import shutil
 from pathlib import Path
 
@@ -9,10 +8,9 @@ from haystack import Document
 from haystack.dataclasses import ChatMessage
 
 from modes.mode import QueryTimeoutError
-from modes.recording import StreamEvent
 from registry import STANDALONE_STAGE, ModeRegistry
 from settings import BUILTIN_PIPELINES, Settings
-from tests.modes.conftest import TOWER
+from tests.modes.conftest import TOWER, stream
 from tests.stub_llm import FOREVER, TEXT, Behaviour, StubLLM
 
 HISTORY = [ChatMessage.from_user("Where is the Eiffel Tower?"), ChatMessage.from_assistant("In Paris.")]
@@ -70,11 +68,8 @@ def test_without_a_conversation_nothing_is_rewritten(registry: ModeRegistry, stu
 def test_a_stream_tells_the_question_first(registry: ModeRegistry, stub: StubLLM) -> None:
     """Its event comes once, before the search; its tokens are none of the answer's."""
 
-    async def collect() -> list[StreamEvent]:
-        return [event async for event in registry["standard"].stream(QUESTION, HISTORY, tenant_id="acme")]
-
     stub.behaviour = rewrite
-    events = asyncio.run(collect())
+    events = stream(registry, "standard", QUESTION, HISTORY)
     kinds = [event.kind for event in events]
     assert list(dict.fromkeys(kinds)) == ["standalone_question", "retrieval", "token", "citation", "result"]
     assert kinds.count("standalone_question") == 1

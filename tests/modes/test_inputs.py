@@ -1,6 +1,5 @@
 """What a question may bring besides its text: wishes, options of the model, a JSON schema."""
 
-import asyncio
 import json
 from typing import Any
 
@@ -11,7 +10,6 @@ from components.models.errors import InvalidGenerationError
 from components.prompting import CALLER_INSTRUCTIONS, SYSTEM_PROMPT
 from components.schemas import InvalidSchemaError
 from components.structuring import StructuredAnswerError
-from modes.recording import StreamEvent
 from registry import ModeRegistry
 from tests.stub_llm import Behaviour, StubLLM
 
@@ -25,13 +23,6 @@ HEIGHT = {
 }
 MODES = ["standard", "crag", "structured", "crag_structured"]
 STRUCTURED = ["structured", "crag_structured"]
-
-
-def told(result_of: Any) -> list[StreamEvent]:
-    async def collect() -> list[StreamEvent]:
-        return [event async for event in result_of]
-
-    return asyncio.run(collect())
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -145,3 +136,11 @@ def _cut_reply() -> bytes:
     message = {"role": "assistant", "content": '{"answer": "33'}
     choice = {"index": 0, "message": message, "finish_reason": "length"}
     return json.dumps({"id": "1", "object": "chat.completion", "model": "stub", "choices": [choice]}).encode()
+
+
+def test_a_refusal_for_want_of_documents_has_no_finish_reason(registry: ModeRegistry, stub: StubLLM) -> None:
+    """The rephraser was cut off, not an answer: nobody was asked for one."""
+    stub.behaviour = Behaviour(text="Which artist decorated the Sistine Chapel?")
+    result = registry["crag"].run(UNANSWERED, tenant_id="acme")
+    assert (result.cannot_answer, result.documents, result.finish_reason) == (True, [], None)
+    assert result.usage.llm_calls == 1

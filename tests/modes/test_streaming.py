@@ -8,21 +8,22 @@ import pytest
 from modes.recording import StreamEvent
 from modes.results import QueryResult
 from registry import ModeRegistry
+from tests.modes.conftest import run, stream
 from tests.stub_llm import Behaviour, StubLLM
 
 QUESTION = "How tall is the Eiffel Tower?"
 
 
 async def until_token(registry: ModeRegistry, mode: str) -> tuple[str, list[StreamEvent]]:
-    stream = registry[mode].stream(QUESTION, tenant_id="acme")
+    events = registry[mode].stream(QUESTION, tenant_id="acme")
     seen = []
     try:
-        async for event in stream:
+        async for event in events:
             seen.append(event)
             if event.kind == "token":
                 return event.data.text, seen  # type: ignore[union-attr]
     finally:
-        await stream.aclose()
+        await events.aclose()
     return "", seen
 
 
@@ -33,7 +34,7 @@ def test_a_token_is_told_as_soon_as_the_model_gives_it(
     """The first word comes through while the model hangs at the second; leaving then ends the model's call."""
     stub.behaviour = Behaviour(hang_after=1)
     aborted = stub.aborted
-    text, seen = asyncio.run(asyncio.wait_for(until_token(registry, mode), 10))
+    text, seen = run(registry, asyncio.wait_for(until_token(registry, mode), 10))
     assert text == "The "
     assert seen[0].kind == "retrieval"
     assert stub.wait_until(lambda: stub.aborted == aborted + 1) < 1
@@ -43,10 +44,7 @@ def test_a_token_is_told_as_soon_as_the_model_gives_it(
 def test_a_structured_answer_streams_its_text(registry: ModeRegistry, stub: StubLLM, mode: str) -> None:
     """The tokens are the answer's text alone, without the JSON around it, and the result is the same as a run's."""
 
-    async def collect() -> list[StreamEvent]:
-        return [event async for event in registry[mode].stream(QUESTION, tenant_id="acme")]
-
-    events = asyncio.run(collect())
+    events = stream(registry, mode, QUESTION)
     result = events[-1].data
     assert isinstance(result, QueryResult)
     assert "".join(event.data.text for event in events if event.kind == "token") == result.answer  # type: ignore[union-attr]
@@ -62,10 +60,7 @@ def test_a_mended_reply_is_not_told_twice(registry: ModeRegistry, stub: StubLLM)
         repairing = "can't be used" in body["messages"][-1]["content"]
         return Behaviour(data=json.dumps(good if repairing else {"answer": "wrong", "citations": "none"}))
 
-    async def collect() -> list[StreamEvent]:
-        return [event async for event in registry["structured"].stream(QUESTION, tenant_id="acme")]
-
     stub.behaviour = behave
-    events = asyncio.run(collect())
+    events = stream(registry, "structured", QUESTION)
     assert [event.data.text for event in events if event.kind == "token"] == ["wrong"]  # type: ignore[union-attr]
     assert events[-1].data.answer == "330 metres"  # type: ignore[union-attr]
