@@ -1,11 +1,14 @@
 """What a wrapper's method gives, as one kind of stream that has a deadline and ends when nobody reads it."""
 
 import asyncio
+import functools
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any
+from contextvars import copy_context
+from typing import Any, TypeVar
 
 from starlette.exceptions import HTTPException
 
@@ -13,6 +16,9 @@ from modes.mode import QueryTimeoutError
 
 logger = logging.getLogger("thresher.wrapper")
 _END = object()
+# Not the threads of everybody: a wrapper that blocks would hold up requests that have nothing to do with it.
+_THREADS = ThreadPoolExecutor(40, "wrapper")
+T = TypeVar("T")
 
 
 class WrapperError(RuntimeError):
@@ -53,6 +59,19 @@ class Deadline:
             if not timeout.expired():
                 raise
             raise QueryTimeoutError(self.seconds, None) from error
+
+
+async def in_thread(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    """
+    Run what may block, in one of the threads of wrappers.
+
+    :param function: what to call.
+    :param args: its arguments.
+    :param kwargs: its arguments by name.
+    :returns: what it gives.
+    """
+    call = functools.partial(copy_context().run, function, *args, **kwargs)
+    return await asyncio.get_running_loop().run_in_executor(_THREADS, call)
 
 
 @contextmanager
@@ -128,15 +147,15 @@ class _ThreadReader:
 
     async def next(self) -> Any:
         # Shielded: a thread can't be stopped, and the stream can't be closed before it is out of it.
-        self._reading = asyncio.ensure_future(asyncio.to_thread(next, self._stream, _END))
+        self._reading = asyncio.ensure_future(in_thread(next, self._stream, _END))
         return await asyncio.shield(self._reading)
 
     async def close(self) -> None:
         if self._reading is None or self._reading.done():
-            await asyncio.to_thread(self._close)
+            await in_thread(self._close)
         else:
             loop = asyncio.get_running_loop()
-            self._reading.add_done_callback(lambda _: loop.run_in_executor(None, self._close))
+            self._reading.add_done_callback(lambda _: loop.run_in_executor(_THREADS, self._close))
 
     def _close(self) -> None:
         try:

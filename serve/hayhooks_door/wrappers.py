@@ -1,6 +1,5 @@
 """A wrapper as Hayhooks knows it, run so that its faults stay its own."""
 
-import asyncio
 import functools
 import inspect
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -23,7 +22,7 @@ from serve.hayhooks_door.library import (
     implements,
     prepare,
 )
-from serve.hayhooks_door.streaming import Deadline, is_stream, items, safe_errors
+from serve.hayhooks_door.streaming import Deadline, in_thread, is_stream, items, safe_errors
 
 _METHODS: dict[Protocol, tuple[str, str]] = {
     "chat": ("run_chat_completion", "messages"),
@@ -127,7 +126,7 @@ class NativeWrapper:
             async with deadline.hold():
                 if inspect.iscoroutinefunction(method):
                     return await method(**given)
-                return await asyncio.to_thread(method, **given)
+                return await in_thread(method, **given)
 
     def _guarded(self, method: Callable[..., Any]) -> Callable[..., Any]:
         """Make of `run_api` what Hayhooks calls: it answers streams itself, and raises what a client may be told."""

@@ -21,8 +21,6 @@ from starlette.datastructures import Headers
 
 from .words import GREETING
 
-LEFT = Path(__file__).parent / "left"
-
 
 class PipelineWrapper(BasePipelineWrapper):
     '''Greets whoever there is.'''
@@ -62,7 +60,7 @@ class PipelineWrapper(BasePipelineWrapper):
             case "threaded":
                 return (f"{{GREETING}} {{number}}\\n" for number in range(2))
             case "endless":
-                return self.endless()
+                return self.endless(name)
         return {{"said": f"{{GREETING}}, {{name}}."}}
 
     async def chunks(self, name: str, count: int, fault: bool = False) -> AsyncGenerator:
@@ -71,13 +69,13 @@ class PipelineWrapper(BasePipelineWrapper):
         if fault:
             raise RuntimeError("{SECRET}")
 
-    async def endless(self) -> AsyncGenerator:
+    async def endless(self, name: str) -> AsyncGenerator:
         try:
             while True:
                 yield "tick "
                 await asyncio.sleep(0.01)
         finally:
-            LEFT.touch()
+            (Path(__file__).parent / f"{{name}} left").touch()
 """
 UPLOAD = """\
 from fastapi import UploadFile

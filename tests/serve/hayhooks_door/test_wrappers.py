@@ -91,9 +91,8 @@ def test_a_stream_has_a_deadline(door: httpx.Client) -> None:
 
 def test_a_client_that_leaves_closes_the_stream(door: httpx.Client, pipelines_dir: Path) -> None:
     """The generator of a wrapper is closed when nobody reads it any more."""
-    left = pipelines_dir / "greeting" / "left"
-    left.unlink(missing_ok=True)
-    with door.stream("POST", "/greeting/run", json={"name": "Ada", "how": "endless"}) as answer:
+    left = pipelines_dir / "greeting" / "Eve left"
+    with door.stream("POST", "/greeting/run", json={"name": "Eve", "how": "endless"}) as answer:
         assert next(answer.iter_text()).startswith("tick")
         assert not left.exists()
     until = time.monotonic() + 5
