@@ -4,7 +4,18 @@ import argparse
 
 import uvloop
 
-from benchmarks import crash, grading_cost, growth, health, ingest, overhead, tenants, workers
+from benchmarks import (
+    conversation,
+    crash,
+    first_token,
+    grading_cost,
+    growth,
+    health,
+    ingest,
+    overhead,
+    tenants,
+    workers,
+)
 
 
 def main() -> None:
@@ -20,7 +31,9 @@ def main() -> None:
 
 MEASUREMENTS = {
     "overhead": overhead.measure,
+    "first_token": first_token.measure,
     "grading": grading_cost.measure,
+    "conversation": conversation.measure,
     "ingest": ingest.measure,
     "growth": growth.measure,
     "workers": workers.measure,

@@ -23,13 +23,14 @@ class Rig:
     service: RunningServer
     questions: list[str]
 
-    async def set_latency(self, milliseconds: float) -> None:
+    async def set_latency(self, milliseconds: float, token_ms: float = 0.0) -> None:
         """
         Set how long a model call takes from now on.
 
-        :param milliseconds: how long.
+        :param milliseconds: how long, in a stream until the first word.
+        :param token_ms: milliseconds from word to word in a stream.
         """
-        await self.stub.post(f"/stub?latency_ms={milliseconds}", {})
+        await self.stub.post(f"/stub?latency_ms={milliseconds}&token_ms={token_ms}", {})
 
 
 @asynccontextmanager

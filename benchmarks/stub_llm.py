@@ -2,8 +2,8 @@
 
     python -m benchmarks.stub_llm --fd 3 --latency-ms 50
 
-`POST /stub?latency_ms=50` sets the time and zeroes the counters; `GET /stub` gives `calls` and `aborted`, the calls
-whose client went away before the answer.
+`POST /stub?latency_ms=50` sets the time and zeroes the counters, and with `&token_ms=20` also the time between the
+words of a stream; `GET /stub` gives `calls` and `aborted`, the calls whose client went away before the answer.
 """
 
 import argparse
@@ -24,13 +24,15 @@ _JSON_HEAD = [(b"content-type", b"application/json")]
 class StubLLM:
     """The server as an ASGI application."""
 
-    def __init__(self, latency_ms: float = 0.0) -> None:
+    def __init__(self, latency_ms: float = 0.0, token_ms: float = 0.0) -> None:
         """
         Set how long a call takes.
 
-        :param latency_ms: milliseconds.
+        :param latency_ms: milliseconds until the answer, or its first word.
+        :param token_ms: milliseconds from word to word in a stream.
         """
         self.seconds = latency_ms / 1000
+        self.token_seconds = token_ms / 1000
         self.calls = 0
         self.aborted = 0
 
@@ -51,13 +53,25 @@ class StubLLM:
             if self.seconds and await self._left(receive):
                 self.aborted += 1
                 return
-            reply = _reply(orjson.loads(body), openai=path.startswith("/v1"))
+            request, openai = orjson.loads(body), path.startswith("/v1")
+            reply = _reply(request, openai)
+            if request.get("stream"):
+                await self._stream(_pieces(reply, openai), send)
+                return
         else:
             reply = self._about(path, scope)
         sent = orjson.dumps(reply)
         head = [*_JSON_HEAD, (b"content-length", str(len(sent)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": head})
         await send({"type": "http.response.body", "body": sent})
+
+    async def _stream(self, pieces: list[bytes], send: Any) -> None:
+        head = [(b"content-type", b"text/event-stream")]
+        await send({"type": "http.response.start", "status": 200, "headers": head})
+        for piece in pieces:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await asyncio.sleep(self.token_seconds)
+        await send({"type": "http.response.body", "body": b""})
 
     async def _left(self, receive: Any) -> bool:
         gone = asyncio.ensure_future(receive())
@@ -69,7 +83,8 @@ class StubLLM:
         if path == "/stub":
             if scope["method"] == "POST":
                 options = parse_qs(scope["query_string"].decode())
-                self.__init__(float(options["latency_ms"][0]))  # type: ignore[misc]
+                token_ms = float(options.get("token_ms", ["0"])[0])
+                self.__init__(float(options["latency_ms"][0]), token_ms)  # type: ignore[misc]
             return {"calls": self.calls, "aborted": self.aborted}
         if path == "/v1/models":
             return {
@@ -106,6 +121,26 @@ def _reply(request: dict[str, Any], openai: bool) -> dict[str, Any]:
         "choices": [choice],
         "usage": usage,
     }
+
+
+def _pieces(reply: dict[str, Any], openai: bool) -> list[bytes]:
+    """Part a reply into those of a stream, one a word, and an end."""
+    message = reply["choices"][0]["message"] if openai else reply["message"]
+    words = re.findall(r"\S+\s*", message["content"])
+    if not openai:
+        head = {"model": MODEL, "created_at": reply["created_at"], "done": False}
+        parts = [{**head, "message": {"role": "assistant", "content": word}} for word in words]
+        end = {**reply, "message": {"role": "assistant", "content": ""}}
+        return [orjson.dumps(part) + b"\n" for part in [*parts, end]]
+    head = {"id": "1", "object": "chat.completion.chunk", "created": 0, "model": MODEL}
+    deltas: list[tuple[dict[str, str], str | None]] = [({"content": word}, None) for word in words]
+    deltas.append(({}, "stop"))
+    chunks = [
+        {**head, "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]}
+        for delta, reason in deltas
+    ]
+    chunks.append({**head, "choices": [], "usage": reply["usage"]})
+    return [b"data: " + orjson.dumps(chunk) + b"\n\n" for chunk in chunks] + [b"data: [DONE]\n\n"]
 
 
 def _token(text: str) -> dict[str, Any]:
