@@ -7,7 +7,7 @@ from haystack import Document
 from rich.console import Console
 
 from modes.results import Citation, QueryResult, RetrievedDocument
-from serve.commands.display import show_result
+from serve.commands.display import show_result, watch
 
 QUOTE = {
     "index": 1,
@@ -44,3 +44,21 @@ def test_a_retrieved_document_says_page_and_section() -> None:
     chunk = Document(content="x", meta={"document_id": "d", "page": 2, "section": "A > B", "kind": "lake"})
     shown = RetrievedDocument.from_haystack(chunk)
     assert (shown.page, shown.section, shown.meta) == (2, "A > B", {"kind": "lake"})
+
+
+def test_an_answer_is_shown_while_it_is_written() -> None:
+    """A terminal shows what is searched and then the words so far, of a long text the end; another program, nothing."""
+    events = [
+        ("rephrased", {"query": "tower height"}),
+        ("token", {"text": "The first of many lines.\n" * 30}),
+        ("token", {"text": "The very last words."}),
+        ("result", {"mode": "crag", "answer": "Checked."}),
+    ]
+    shown = {}
+    for terminal in (True, False):
+        console = Console(file=io.StringIO(), width=80, height=10, force_terminal=terminal)
+        assert watch(console, events).answer == "Checked."
+        shown[terminal] = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "searching again as: tower height" in shown[True]
+    assert "The very last words." in shown[True]
+    assert shown[False].strip() == ""
