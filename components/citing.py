@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from haystack import Document, component
@@ -148,6 +149,19 @@ class CitedText:
         if self.sources.support(self.bare, chunk) >= _SUPPORTED:
             self.claims[chunk] = self.bare
             self.text = f"{self.text} [{chunk + 1}]"
+
+    def attribute_each(self, claims: Iterable[str]) -> None:
+        """
+        Add a citation for each claim that a chunk supports, to data that have none.
+
+        :param claims: Parts of the data; one that no chunk supports, such as a rating, leaves the others theirs.
+        """
+        if self.claims:
+            return
+        for claim in claims:
+            chunk = self.sources.best(claim)
+            if self.sources.support(claim, chunk) >= _SUPPORTED:
+                self.cite([chunk + 1], claim)
 
     @property
     def support(self) -> float:

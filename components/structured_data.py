@@ -79,8 +79,10 @@ def resolved(
     :returns: `answer`, `citations`, `cannot_answer`, `confidence`, `reasoning` and `removed_citations`.
     """
     answer = data.get("answer")
-    cited = CitedText(_claim(data, labels), sources)
+    claims = _claims(data, labels)
+    cited = CitedText("\n".join(claims), sources)
     cited.cite(_numbers(data), cited.bare)
+    cited.attribute_each(claims)
     cited.attribute()
     told = {"reasoning": str(data.get("reasoning") or ""), "removed_citations": cited.removed}
     refused = data.get("cannot_answer") is True or cited.refused
@@ -137,14 +139,14 @@ def only_given(data: dict[str, Any], count: int) -> dict[str, Any]:
     return {**data, "citations": [n for n in numbers if type(n) is not int or 1 <= n <= count]}
 
 
-def _claim(data: dict[str, Any], labels: frozenset[str]) -> str:
+def _claims(data: dict[str, Any], labels: frozenset[str]) -> list[str]:
     """Give what the data claim: the answer, or all texts and numbers but those that the schema offers."""
     answer = data.get("answer")
     if isinstance(answer, str) and answer not in labels:
-        return answer
+        return [answer]
     others = {name: value for name, value in data.items() if name not in _NO_CLAIMS}
     # A choice alone stands or falls with the question that it answers, as a plain "yes" does.
-    return "\n".join(text for text in _leaves(others) if text not in labels) or _BARE_CHOICE
+    return [text for text in _leaves(others) if text not in labels] or [_BARE_CHOICE]
 
 
 def _leaves(value: Any) -> list[str]:

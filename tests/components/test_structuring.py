@@ -244,3 +244,12 @@ def test_run_async_gives_what_run_gives():
         builder = StructuredAnswerBuilder(generator)
         result = asyncio.run(builder.run_async(**prompt, documents=DOCUMENTS, query=QUERY))
         assert result["data"] == build(Recording(GOOD))["data"]
+
+
+def test_data_beside_what_the_passages_hold_leave_it_its_source():
+    """A rating that no passage can hold lowers the confidence, but the height keeps its citation and its data."""
+    schema = {"type": "object", "properties": {"metres": {"type": "integer"}, "stars": {"type": "integer"}}}
+    result = build(Recording({"metres": 90, "stars": 5}), run_kwargs={"json_schema": schema})
+    assert result["data"] == {"metres": 90, "stars": 5}
+    assert [citation["document_id"] for citation in result["citations"]] == ["tower"]
+    assert 0.5 < result["confidence"] < 1
