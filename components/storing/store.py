@@ -256,6 +256,8 @@ async def with_deadline(
     """
     future = asyncio.get_running_loop().run_in_executor(executor, call, *args)
     try:
-        return await asyncio.wait_for(future, timeout)
+        # `asyncio.wait_for` forgets that it was cancelled when the future is done at the same moment.
+        async with asyncio.timeout(timeout):
+            return await future
     except TimeoutError as error:
         raise DocumentStoreUnavailableError(f"Chroma did not answer within {timeout:g} s") from error

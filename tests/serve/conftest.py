@@ -1,3 +1,4 @@
+import asyncio
 import logging
 import threading
 import time
@@ -28,6 +29,11 @@ class RunningServer:
         self._thread.start()
         self.client = httpx.Client(base_url=self.url, timeout=60, trust_env=False)
         return self.client
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop that the application runs in."""
+        return self._server.servers[0].get_loop()
 
     def stop(self) -> None:
         """Begin to stop, as on SIGTERM."""
