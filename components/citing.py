@@ -8,6 +8,7 @@ from typing import Any
 from haystack import Document, component
 from haystack.dataclasses import ChatMessage
 
+from components.models.errors import ModelRequestError
 from components.refusing import is_refusal
 from components.supporting import Sources
 
@@ -295,13 +296,18 @@ class CitedAnswerBuilder:
             `removed_citations` (marks that named nothing given), `cannot_answer` (then the answer is the
             fixed sentence), `supported` (a chunk holds what the answer says), `confidence` (how far, 0 to
             1), `usage` and `model`.
+        :raises ModelRequestError: If the model was asked and its reply has no text.
         """
         reply = replies[0] if replies else None
         meta = reply.meta if reply else {}
         told: dict[str, Any] = {"usage": dict(meta.get("usage") or {}), "model": str(meta.get("model") or "")}
         if reply is None or not documents:
             return {**no_answer(), **told}
-        cited = CitedText(reply.text or "", Sources(query, documents))
+        text = reply.text or ""
+        if not text.strip():
+            # It says nothing about the documents: they may well hold the answer.
+            raise ModelRequestError("the language model gave an empty reply")
+        cited = CitedText(text, Sources(query, documents))
         told["removed_citations"] = cited.removed
         cited.attribute()
         confidence = cited.confidence()
@@ -336,6 +342,7 @@ class CitedAnswerBuilder:
         :param documents: The chunks that the prompt showed.
         :param query: The question.
         :returns: As `run`.
+        :raises ModelRequestError: As `run`.
         """
         if sum(len(document.content or "") for document in documents) <= _QUICKLY_READ_CHARS:
             return self.run(replies, documents, query)

@@ -5,6 +5,7 @@ from haystack.dataclasses import ChatMessage
 from components.citing import CANNOT_ANSWER, CitedAnswerBuilder
 from components.converting.locating import ChunkLocator
 from components.converting.merging import KIND_META
+from components.models.errors import ModelRequestError
 
 TEXT = (
     "Preface. The tower is 90 m tall. It was built in 1889 by the firm of Gustave Eiffel. It is made of iron."
@@ -172,16 +173,21 @@ def test_a_wrong_mark_is_moved_to_the_chunk_that_holds_the_claim():
         "The colour is not in the context.",
         "It cannot be determined from the given passages.",
         "I don't know.",
-        "",
-        "   ",
         "[1]",
-        None,
     ],
 )
-def test_refusals_and_empty_replies_become_the_fixed_sentence(reply):
+def test_refusals_become_the_fixed_sentence(reply):
     """However a model says that it found nothing, the caller reads one sentence and no citation."""
     result = build(reply)
     assert (result["answer"], result["citations"], result["cannot_answer"]) == (CANNOT_ANSWER, [], True)
+
+
+@pytest.mark.parametrize("reply", ["", " \n", None])
+def test_an_empty_reply_is_a_fault_of_the_model(reply):
+    """A model that says nothing has not said that the documents lack the answer, unless there are none."""
+    with pytest.raises(ModelRequestError, match="empty reply"):
+        build(reply)
+    assert build(reply, documents=[])["cannot_answer"]
 
 
 @pytest.mark.parametrize(
