@@ -171,6 +171,8 @@ _TOLD: dict[type[Exception], str] = {
     jobs.QueueUnavailableError: "the job store does not answer; try again after the seconds in Retry-After",
 }
 _RETRY_AFTER_SECONDS = 5
+NOT_KEPT = {"Cache-Control": "no-store"}
+"""Keeps an answer out of the caches of browsers and proxies, which may keep even a 404 that does not say so."""
 _HTTP_KINDS = {400: "bad-request", 404: "not-found", 405: "method-not-allowed", 415: "unsupported-media-type"}
 
 
@@ -220,6 +222,7 @@ def problem_response(
     :returns: the response.
     """
     body = _problem(status, kind, detail, scope.get("state", {}).get("request_id", ""), **more)
+    headers = {**NOT_KEPT, **(headers or {})}
     if scope["path"].startswith(PREFIX):
         return JSONResponse(openai_error(body), openai_status(status), headers)
     return JSONResponse(body, status, headers, media_type="application/problem+json")

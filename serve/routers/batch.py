@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from serve.bodies import request_error
 from serve.deadlines import RequestTimeout
 from serve.errors import LimitError, problem_of
-from serve.routers.query import arguments, whole
+from serve.routers.query import arguments, whole, whole_response
 from serve.schemas import BatchBody, BatchItem, BatchQuestion, BatchResponse
 from serve.service import Service
 from serve.tenancy import CallerTenancy, Tenancy
@@ -38,7 +38,7 @@ async def batch(
     items = await asyncio.gather(*(asking.answer(given, defaults) for given in body.questions))
     failed = sum(item.problem is not None for item in items)
     answer = BatchResponse(items=items, failed=failed, request_id=request.state.request_id)
-    return Response(answer.model_dump_json(), media_type="application/json")
+    return whole_response(answer)
 
 
 class _Asking:

@@ -7,11 +7,12 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.sse import format_sse_event
+from pydantic import BaseModel
 
 from modes.recording import StreamEvent
 from modes.results import QueryResult
 from serve.deadlines import RequestTimeout
-from serve.errors import LimitError, NothingToStreamError, problem_of
+from serve.errors import NOT_KEPT, LimitError, NothingToStreamError, problem_of
 from serve.schemas import FilledText, QueryBody, QueryResponse, Question, TenantID, Text
 from serve.service import Service
 from serve.sse import stream_response
@@ -117,9 +118,18 @@ async def _respond(request: Request, stream: bool | None, asked: dict[str, Any])
     if _wants_events(request, stream):
         told = _Told(request_id)
         return await stream_response(request, told.all(service.answering.stream(**asked)), told.fault)
-    answer = whole(await service.answering.ask(**asked), request_id)
+    return whole_response(whole(await service.answering.ask(**asked), request_id))
+
+
+def whole_response(answer: BaseModel) -> Response:
+    """
+    Answer in one piece, which nothing on the way may keep: the same question may be answered otherwise next time.
+
+    :param answer: the answer.
+    :returns: the response.
+    """
     # Checked just now: returned as it is, FastAPI would check it once more.
-    return Response(answer.model_dump_json(), media_type="application/json")
+    return Response(answer.model_dump_json(), media_type="application/json", headers=NOT_KEPT)
 
 
 def whole(result: QueryResult, request_id: str) -> QueryResponse:

@@ -3,6 +3,7 @@
 import json
 import math
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import httpx
 import pytest
@@ -21,6 +22,23 @@ def test_each_mode_answers_with_citations(client: httpx.Client, mode: str) -> No
     assert answer["request_id"] == response.headers["x-request-id"]
     assert (answer["grades"] is not None) == mode.startswith("crag")
     assert (answer["confidence"] is not None) == mode.endswith("structured")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "sent"),
+    [
+        ("GET", "/query/", {"params": {"q": QUESTION, "tenant_id": "acme"}}),
+        ("POST", "/query/", {"json": {"q": QUESTION, "tenant_id": "acme"}}),
+        ("POST", "/query/batch", {"json": {"questions": [{"q": QUESTION}]}}),
+        ("GET", "/query/", {"params": {"q": QUESTION, "tenant_id": "nobody"}}),
+    ],
+    ids=["GET", "POST", "batch", "problem"],
+)
+def test_nothing_on_the_way_keeps_an_answer(
+    client: httpx.Client, method: str, path: str, sent: dict[str, Any]
+) -> None:
+    """Documents change, so neither a browser nor a proxy may give an answer a second time."""
+    assert client.request(method, path, **sent).headers["cache-control"] == "no-store"
 
 
 def test_a_json_body_says_the_same(client: httpx.Client) -> None:
