@@ -80,8 +80,8 @@ def build_app(service: Service) -> ASGIApp:
     app.router.routes.append(Route(mcp_door.PATH, door, methods=["POST"], include_in_schema=False))
     errors.install(app)
     app.router.lifespan_context = _lifespan(service, door, app.router.lifespan_context)
-    limited = _limit_bodies(app, service.settings, takers)
-    counted = ActivityMiddleware(LeavingMiddleware(limited), service.activity)
+    limited = _limit_bodies(LeavingMiddleware(app), service.settings, takers)
+    counted = ActivityMiddleware(limited, service.activity)
     timed = StoppingMiddleware(ServerTimingMiddleware(counted))
     return RequestIDMiddleware(SlashMiddleware(timed, _fixed_routes()))
 

@@ -5,6 +5,8 @@ import re
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serve.middleware import BodyTooLargeError
+
 # Where a question is asked. What changes documents or jobs goes on without its client.
 _ASKING = re.compile(r"/(query|v1|mcp)(/.*)?|/(?!ingest/|documents/)[^/]+/run")
 # As nginx has it; nobody gets it, but it stands in the access line.
@@ -14,6 +16,8 @@ _CLIENT_LEFT = 499
 class LeavingMiddleware:
     """
     Cancels the work on a question when its client goes away before the answer is complete.
+
+    It reads on in the request while the application works, so the limit of its body has to be around it.
 
     `request.state.left` is an event that is set then, for what works on the question in another task than the
     request's.
@@ -45,6 +49,8 @@ class LeavingMiddleware:
         try:
             await answer
         except asyncio.CancelledError:
+            if visit.fault is not None:
+                raise visit.fault from None
             if not visit.left.is_set():
                 raise
             await visit.end()
@@ -57,28 +63,41 @@ class _Visit:
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self.left = asyncio.Event()
+        self.fault: BodyTooLargeError | None = None
         self._receive = receive
         self._send = send
         self._started = False
         self._complete = False
-        # One message is read ahead, so that a body that nobody reads does not pile up here.
-        self._inbox: asyncio.Queue[Message] = asyncio.Queue(1)
+        self._is_read = False
+        self._inbox: asyncio.Queue[Message] = asyncio.Queue()
 
     async def watch(self, answer: "asyncio.Future[None]") -> None:
-        """Read the request, and cancel the answer when the client leaves."""
+        """Read the request, and cancel the answer when the client leaves or sends too much."""
         gone = False
         while not gone:
-            message = await self._receive()
+            try:
+                message = await self._receive()
+            except BodyTooLargeError as fault:
+                self.fault = fault
+                answer.cancel()
+                return
             gone = message["type"] == "http.disconnect"
             # The server says so of an answer that is complete, too.
             if gone and not self._complete:
                 self.left.set()
                 answer.cancel()
-            await self._inbox.put(message)
+            self._inbox.put_nowait(message)
+            # A large body comes as fast as it is read. One that nobody reads is kept up to its limit, for what comes
+            # behind it is that the client leaves.
+            if self._is_read and message.get("more_body", False):
+                await self._inbox.join()
 
     async def receive(self) -> Message:
         """Give the application the next message."""
-        return await self._inbox.get()
+        self._is_read = True
+        message = await self._inbox.get()
+        self._inbox.task_done()
+        return message
 
     async def send(self, message: Message) -> None:
         """Take a message of the application."""

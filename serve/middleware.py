@@ -199,7 +199,7 @@ class BodyLimitMiddleware:
             message = await receive()
             received += len(message.get("body", b""))
             if received > limit.max_bytes:
-                raise _BodyTooLargeError
+                raise BodyTooLargeError
             return message
 
         async def watched(message: Message) -> None:
@@ -209,7 +209,7 @@ class BodyLimitMiddleware:
 
         try:
             await self.app(scope, limited, watched)
-        except _BodyTooLargeError:
+        except BodyTooLargeError:
             if not started:
                 await _refuse(limit, scope, receive, send)
 
@@ -220,5 +220,9 @@ async def _refuse(limit: BodyLimit, scope: Scope, receive: Receive, send: Send) 
     await response(scope, receive, send)
 
 
-class _BodyTooLargeError(BaseException):
-    """Not an `Exception`, so that no handler in between turns it into another answer."""
+class BodyTooLargeError(BaseException):
+    """
+    More of a body has come than its limit allows.
+
+    Not an `Exception`, so that no handler in between turns it into another answer.
+    """

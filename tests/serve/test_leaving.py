@@ -1,15 +1,19 @@
 """A client that goes away before its answer is complete stops the model, whichever door it came through."""
 
 import asyncio
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from urllib.parse import quote, urlsplit
 
 import pytest
+from starlette.types import Message, Receive, Scope, Send
 
 from components.models.llama_cpp import LlamaCppChatGenerator
+from serve.leaving import LeavingMiddleware
 from settings import Settings
 from tests.serve.conftest import RunningServer, finished, log_lines
 from tests.serve.doors import DOORS, QUESTION, Door, heard
@@ -60,6 +64,7 @@ def server(
         port=0,
         pipelines_dir=folder / "modes",
         llm_concurrency=4,
+        max_body_bytes=300_000,
         **stub.settings(request.param),
     )
     stub.behaviour = Behaviour()
@@ -107,6 +112,77 @@ def test_leaving_stops_all_calls_of_a_question(server: RunningServer, stub: Stub
         stub.wait_until(lambda: stub.running == len(TEXTS))
     assert stub.wait_until(lambda: stub.aborted == aborted + len(TEXTS)) < 1
     assert stub.running == 0
+
+
+CHUNK = b"3\r\nabc\r\n"
+BODIES = {
+    "in chunks": ("Transfer-Encoding: chunked", [CHUNK] * 4),
+    "in two bursts": ("Content-Length: 250000", [b"x" * 50_000, b"x" * 200_000]),
+    "without an end": ("Content-Length: 250000", [b"x" * 50_000] * 3),
+}
+
+
+def ask_with_body(server: RunningServer, header: str, stream: bool = False) -> socket.socket:
+    """Ask by URL, and announce a body, which the route does not read."""
+    address = urlsplit(server.url)
+    connection = socket.create_connection((str(address.hostname), address.port or 80), timeout=10)
+    target = f"/query/?stream={str(stream).lower()}&q={quote(QUESTION)}"
+    connection.sendall(f"GET {target} HTTP/1.1\r\nhost: {address.netloc}\r\n{header}\r\n\r\n".encode())
+    return connection
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("header", "pieces"), BODIES.values(), ids=BODIES)
+def test_a_body_that_nobody_reads_hides_no_leaving(
+    server: RunningServer, stub: StubLLM, header: str, pieces: list[bytes], stream: bool
+) -> None:
+    """A client that sent a body with a question in the URL stops the model by leaving, like any other."""
+    stub.wait_until(lambda: stub.running == 0)
+    stub.behaviour = Behaviour(delay=FOREVER)
+    started, aborted = stub.started, stub.aborted
+    with ask_with_body(server, header, stream) as connection:
+        for piece in pieces:
+            connection.sendall(piece)
+            time.sleep(0.02)  # so that the pieces do not come as one
+        stub.wait_until(lambda: stub.started > started)
+    assert stub.wait_until(lambda: stub.aborted > aborted) < 1
+
+
+def test_a_body_that_nobody_reads_has_a_limit(server: RunningServer, stub: StubLLM) -> None:
+    """A body over MAX_BODY_BYTES is a 413 also where the route reads none, and ends the work on the answer."""
+    stub.wait_until(lambda: stub.running == 0)
+    stub.behaviour = Behaviour(delay=FOREVER)
+    started, aborted = stub.started, stub.aborted
+    with ask_with_body(server, "Transfer-Encoding: chunked") as connection:
+        stub.wait_until(lambda: stub.started > started)
+        connection.sendall(b"493e1\r\n" + b"x" * 300_001)
+        assert b"MAX_BODY_BYTES" in heard(connection, b"body-too-large")
+    assert stub.wait_until(lambda: stub.aborted > aborted) < 1
+
+
+def test_a_large_body_comes_as_fast_as_it_is_read() -> None:
+    """Of a body that is being read only the next piece is fetched, so that it does not pile up in memory."""
+    fetched: list[int] = []
+    ahead: list[int] = []
+
+    async def receive() -> Message:
+        if len(fetched) == 50:
+            await asyncio.Event().wait()
+        await asyncio.sleep(0)
+        fetched.append(len(fetched))
+        return {"type": "http.request", "body": b"x", "more_body": len(fetched) < 50}
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        for read in range(1, 51):
+            assert (await receive())["body"] == b"x"
+            for _ in range(5):
+                await asyncio.sleep(0)
+            ahead.append(len(fetched) - read)
+
+    async def send(message: Message) -> None: ...
+
+    asyncio.run(LeavingMiddleware(app)({"type": "http", "path": "/echo/run"}, receive, send))
+    assert max(ahead[:-1]) <= 2
 
 
 def test_many_that_leave_leave_nothing_behind(server: RunningServer, stub: StubLLM) -> None:
