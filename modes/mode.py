@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypedDict, TypeVar, Unpack
 
@@ -157,7 +157,14 @@ class Mode:
         loop = asyncio.get_running_loop()
         record = RunRecord(lambda event: loop.call_soon_threadsafe(events.put_nowait, event))
         task = asyncio.create_task(self._run(query, history, timeout, inputs, record))
-        task.add_done_callback(lambda _: loop.call_soon(events.put_nowait, None))
+
+        def end(task: asyncio.Task[QueryResult]) -> None:
+            if not task.cancelled():
+                # Who has left the iteration will not ask for it.
+                task.exception()
+            loop.call_soon(events.put_nowait, None)
+
+        task.add_done_callback(end)
         try:
             while (event := await events.get()) is not None:
                 yield event
@@ -166,10 +173,8 @@ class Mode:
                 yield event
             yield StreamEvent("result", result)
         finally:
-            if not task.done():
-                task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
+            task.cancel()
+            await asyncio.wait({task})
 
     async def _run(
         self,
@@ -184,7 +189,7 @@ class Mode:
         try:
             async with deadline:
                 with own_errors(), listen(record.hear, tokens=record.streams):
-                    given = self._checked_inputs(query, inputs)
+                    given = await self._checked_inputs(query, inputs)
                     if "history" in self._checked.inputs:
                         given["history"] = list(history)
                     elif history:
@@ -211,7 +216,7 @@ class Mode:
             emit("standalone_question", query=question)
         return question
 
-    def _checked_inputs(self, query: str, inputs: RunInputs) -> dict[str, Any]:
+    async def _checked_inputs(self, query: str, inputs: RunInputs) -> dict[str, Any]:
         given: dict[str, Any] = {
             "query": query,
             **{name: value for name, value in inputs.items() if value is not None},
@@ -225,7 +230,7 @@ class Mode:
             given["generation_kwargs"] = caller_options(given["generation_kwargs"])
         if "json_schema" in given:
             # The builder of the answer checks it too, but only when everything before it has been done.
-            checked_schema(given["json_schema"])
+            await asyncio.to_thread(checked_schema, given["json_schema"])
         return given
 
     def _result(self, outputs: dict[str, Any], record: RunRecord) -> QueryResult:
