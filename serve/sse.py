@@ -55,10 +55,12 @@ class _LiveBody:
         ending: Callable[[Exception], bytes],
         stopping: asyncio.Event | None,
     ) -> None:
-        # One chunk ahead: a client that reads slowly holds up who makes them.
+        # One chunk ahead. A client that reads slowly holds up this generator, but not a mode: what its run tells waits
+        # in a queue of `Mode.stream`, which the length of one answer bounds.
         self._read: asyncio.Queue[bytes | Exception | None] = asyncio.Queue(1)
         self._ending = ending
         self._first: bytes | Exception | None = None
+        self._closed = False
         self._tasks = [asyncio.create_task(self._read_all(chunks))]
         if stopping is not None:
             self._tasks.append(asyncio.create_task(self._break_off(stopping)))
@@ -83,6 +85,7 @@ class _LiveBody:
             chunk = await self._next()
 
     async def close(self) -> None:
+        self._closed = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -101,7 +104,8 @@ class _LiveBody:
                     await self._read.put(chunk)
         except Exception as error:
             fault = error
-        await self._read.put(fault)
+        if not self._closed:
+            await self._read.put(fault)
 
     async def _break_off(self, stopping: asyncio.Event) -> None:
         await grace_ends(stopping)
