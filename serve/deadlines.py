@@ -1,6 +1,7 @@
 """How long a caller waits for an answer: `X-Request-Timeout`, in seconds."""
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Annotated
 
@@ -9,6 +10,7 @@ from fastapi import Depends, Header
 from serve.errors import LimitError
 
 TIMEOUT_HEADER = "X-Request-Timeout"
+_NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?")
 
 
 def timeout_of(headers: Mapping[str, str]) -> float | None:
@@ -38,10 +40,8 @@ RequestTimeout = Annotated[float | None, Depends(request_timeout)]
 def _seconds(value: str | None) -> float | None:
     if value is None:
         return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        seconds = math.nan
+    # `float` takes more, such as `1_0` and `nan`.
+    seconds = float(value) if _NUMBER.fullmatch(value) else 0.0
     if not 0 < seconds < math.inf:
         raise LimitError(TIMEOUT_HEADER, f"must be a number of seconds above 0, not '{value[:32]}'")
     return seconds
