@@ -1,6 +1,7 @@
 """`POST /query/` and `GET /query/`: every mode behind one route, answered at the end or as it happens."""
 
 import json
+import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Annotated, Any
@@ -22,6 +23,8 @@ router = APIRouter(prefix="/query", tags=["query"])
 
 DEFAULT_MODE = "standard"
 _EVENTS = "text/event-stream"
+_TAKEN_AS_JSON = ("application/json", "application/*", "*/*")
+_QUALITY = re.compile(r"q\s*=\s*([0-9](?:\.[0-9]*)?)")
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "model": QueryResponse,
@@ -144,7 +147,18 @@ def whole(result: QueryResult, request_id: str) -> QueryResponse:
 
 
 def _wants_events(request: Request, stream: bool | None) -> bool:
-    return _EVENTS in request.headers.get("accept", "") if stream is None else stream
+    return _prefers_events(request.headers.getlist("accept")) if stream is None else stream
+
+
+def _prefers_events(accepted: list[str]) -> bool:
+    """Tell whether events stand before JSON in `Accept`, or have a higher quality; a quality of 0 refuses them."""
+    best, preferred = 0.0, ""
+    for entry in ",".join(accepted).lower().split(","):
+        kind, *parameters = (part.strip() for part in entry.split(";"))
+        quality = next((float(found[1]) for part in parameters if (found := _QUALITY.fullmatch(part))), 1.0)
+        if kind in (_EVENTS, *_TAKEN_AS_JSON) and quality > best:
+            best, preferred = quality, kind
+    return preferred == _EVENTS
 
 
 class _Told:

@@ -84,12 +84,20 @@ def test_a_stream_ends_in_the_same_answer(client: httpx.Client, mode: str) -> No
         ("text/event-stream", "false", False),
         ("application/json", "true", True),
         ("*/*", None, False),
+        ("application/json, text/event-stream", None, False),
+        ("text/event-stream, application/json", None, True),
+        ("application/json;q=0.5, text/event-stream ; q=0.8", None, True),
+        ("text/event-stream;q=0.5, */*;q=0.9", None, False),
+        ("Text/Event-Stream;charset=utf-8, */*;Q=0.1", None, True),
+        ("application/json, text/event-stream;q=0", None, False),
+        ("text/event-stream;q=0.0", None, False),
+        ("application/json;q=0, text/event-stream", None, True),
     ],
 )
 def test_a_stream_is_asked_for(
     client: httpx.Client, method: str, accept: str, stream: str | None, streams: bool
 ) -> None:
-    """`stream` decides; without it, whether the client accepts events."""
+    """`stream` decides; without it, whether the client would rather have events than JSON."""
     asked = {"q": QUESTION, "tenant_id": "acme"}
     if stream is not None:
         asked["stream"] = stream
@@ -176,7 +184,7 @@ def test_a_deadline_without_a_stream_is_a_504(server: RunningServer, stub: StubL
     stub.wait_until(lambda: stub.aborted == aborted + 1, 1.0)
 
 
-@pytest.mark.parametrize("seconds", ["", "soon", "0", "-1", "nan", "inf", "1e400"])
+@pytest.mark.parametrize("seconds", ["", "soon", "0", "-1", "nan", "inf", "1e3", "1_0", ".5", "9" * 400])
 def test_a_deadline_is_a_number_of_seconds(client: httpx.Client, seconds: str) -> None:
     """Another `X-Request-Timeout` is refused instead of ignored."""
     response = client.post("/query/", json=ASKED, headers={"X-Request-Timeout": seconds})
@@ -271,3 +279,27 @@ def test_a_stream_that_is_cancelled_before_it_begins_is_closed() -> None:
 
     asyncio.run(leave())
     assert closed == [True]
+
+
+async def fails_to_close() -> AsyncGenerator[bytes, None]:
+    try:
+        yield b"1"
+        yield b"2"
+        await asyncio.Event().wait()
+    finally:
+        raise RuntimeError("broken")
+
+
+def test_a_stream_that_fails_to_close_holds_nobody_up() -> None:
+    """A fault that comes when a stream is closed is not waited for to be read, since nobody reads any more."""
+
+    async def leave() -> None:
+        response = await sse.stream_response(
+            Request({"type": "http", "state": {}}), fails_to_close(), lambda error: b""
+        )
+        # By now the second chunk waits to be read.
+        await asyncio.sleep(0.01)
+        await asyncio.wait_for(response._body.close(), 5)
+        assert len(asyncio.all_tasks()) == 1
+
+    asyncio.run(leave())
