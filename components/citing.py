@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from bisect import bisect_right
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,9 +15,11 @@ from components.supporting import Sources
 
 CANNOT_ANSWER = "The documents do not hold the answer to this question."
 
+# No pattern here begins with a repetition, nor has two behind each other that take the same characters: models
+# write, and callers send back, a hundred thousand blanks, and each of those would be tried with each other one.
 # [1]  [1, 2]  [1-3]  [^1]  【1】 ; not a link's text: [1](...)
-_NUMBERS = r"\^?\s*\d{1,4}(?:\s*(?:,|;|-|–|and)\s*\^?\d{1,4})*\s*"
-_MARKER = re.compile(rf"\[({_NUMBERS})\](?!\()|【({_NUMBERS})[^】\d]*】")
+_NUMBERS = r"\^?\s*\d{1,4}(?:\s*(?:,|;|-|–|and)\s*\^?\d{1,4})*"
+_MARKER = re.compile(rf"\[({_NUMBERS})\s*\](?!\()|【({_NUMBERS})[^】\d]*】")
 _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`", re.S)
 _RANGE = re.compile(r"(\d+)\s*[-–]\s*\^?(\d+)|(\d+)")
 # Words that only lead up to a mark: "The passage is [1]", ", as mentioned in [2]".
@@ -40,9 +43,13 @@ _FILLERS = (
         for where in ("", " passage")
     ),
 )
+_LONGEST_END = 200
 _LONGEST_FILLER = max(map(len, _FILLERS))
+_LEAD_INS = {filler[:length] for filler in _FILLERS for length in range(1, len(filler) + 1)}
 # A mark that is not closed yet, and blanks, which an answer does not end with.
 _UNFINISHED = re.compile(r"\s*(?:\[[\^\d\s,;–-]{0,40}|【[^】\n]{0,40})?\Z")
+# What stands behind a subscript and not behind a citation.
+_GOES_ON = re.compile(r"\s*=[^=]|\[[^\W\d]|\.\w|\(")
 _LEADING_MARKS = re.compile(rf"\A(?:\s*(?:{_MARKER.pattern}))*[\s.,;:-]*")
 # "[1] It is tall. [2] It is old.": marks before what they vouch for, and none at the end.
 _LEADING_STYLE = re.compile(rf"(?s:[\s*-]*(?:{_MARKER.pattern}).*[^\s\]】.)])[.)]?")
@@ -79,13 +86,13 @@ class CitedText:
 
     def _read(self, reply: str) -> tuple[str, str]:
         """Resolve the marks; gives the text with those that count, and without any."""
-        code = [match.span() for match in _CODE.finditer(reply)]
+        code = [place for match in _CODE.finditer(reply) for place in match.span()]
         text, bare, claim = "", "", ""
         leading = _LEADING_STYLE.fullmatch(reply.strip()) is not None
         done = 0
         subscript_end = -1
         for match in _MARKER.finditer(reply):
-            in_code = any(start <= match.start() < end for start, end in code)
+            in_code = bisect_right(code, match.start()) % 2 == 1
             if in_code or match.start() == subscript_end or self._is_subscript(reply, match):
                 subscript_end = match.end()
                 continue
@@ -105,7 +112,7 @@ class CitedText:
         name = re.search(r"[\w)]+$", reply[max(match.start() - 80, 0) : match.start()])
         if name is None or not match[0].startswith("["):
             return False
-        goes_on = re.match(r"\s*=[^=]|\[[^\W\d]|\.\w|\(", reply[match.end() :])
+        goes_on = _GOES_ON.match(reply, match.end())
         return goes_on is not None or match[0] == "[0]" or self.sources.holds(name[0] + match[0])
 
     @property
@@ -202,7 +209,11 @@ def without_markers(text: str) -> str:
     :param text: An answer.
     :returns: The answer without marks such as [1].
     """
-    return re.sub(rf"[ \t]*(?:{_MARKER.pattern})", "", text).strip()
+    kept, done = [], 0
+    for match in _MARKER.finditer(text):
+        kept.append(text[done : match.start()].rstrip(" \t"))
+        done = match.end()
+    return "".join([*kept, text[done:]]).strip()
 
 
 def settled(reply: str) -> str:
@@ -212,12 +223,26 @@ def settled(reply: str) -> str:
     :param reply: The reply so far.
     :returns: It without an unfinished mark at its end, and without words that may turn out to lead up to a mark.
     """
-    marked = _UNFINISHED.sub("", reply)
+    # Of a long reply only the end is looked at: this is done for each of its tokens.
+    before, end = reply[:-_LONGEST_END], reply[-_LONGEST_END:]
+    marked = before + _UNFINISHED.sub("", end)
     tail = re.sub(r"\s", " ", marked[-_LONGEST_FILLER:]).lower()
     for start in range(len(tail)):
-        if any(filler.startswith(tail[start:]) for filler in _FILLERS):
+        if tail[start:] in _LEAD_INS:
             return marked[: len(marked) - len(tail) + start]
     return marked
+
+
+def read_apart(reply: str) -> int:
+    """
+    Tell from where on the marks of a reply can be read without what stands before.
+
+    :param reply: The reply so far, as `settled` gives it.
+    :returns: The end of its last mark, once text follows that one; 0 where there is none, or in code.
+    """
+    end = max(reply.rfind("]"), reply.rfind("】")) + 1
+    followed = reply[end:].strip(_AROUND_CLAIM + "\n")
+    return end if followed and reply.count("`", 0, end) % 2 == 0 else 0
 
 
 def _expand(numbers: str) -> list[int]:
@@ -344,7 +369,8 @@ class CitedAnswerBuilder:
         :returns: As `run`.
         :raises ModelRequestError: As `run`.
         """
-        if sum(len(document.content or "") for document in documents) <= _QUICKLY_READ_CHARS:
+        texts = [*(document.content for document in documents), *(reply.text for reply in replies)]
+        if sum(len(text or "") for text in texts) <= _QUICKLY_READ_CHARS:
             return self.run(replies, documents, query)
         return await asyncio.to_thread(self.run, replies, documents, query)
 

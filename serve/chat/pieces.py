@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from components.citing import settled
+from components.citing import read_apart, settled
 from modes.recording import StreamEvent
 from modes.results import QueryResult, Token
 from serve.chat.marks import Marks
@@ -24,8 +24,9 @@ class AnswerText:
         """
         self.sent = ""
         self._marks = marks
-        self._reply = ""
-        self._told = 0
+        self._end = ""
+        self._settled = 0
+        self._sent_of_end = ""
 
     def piece(self, token: str) -> str:
         """
@@ -34,15 +35,29 @@ class AnswerText:
         :param token: the next piece of the model's reply.
         :returns: what can be sent now: all but an unfinished mark at its end, and words that only lead up to one.
         """
-        self._reply = (self._reply + token).lstrip()
-        kept = settled(self._reply)
-        checked = self._marks.checked(kept)
-        piece = (checked if checked.startswith(self.sent) else self.sent + kept[self._told :])[
-            len(self.sent) :
-        ]
-        self._told = len(kept)
+        self._end += token if self.sent or self._end else token.lstrip()
+        kept = settled(self._end)
+        piece = self._checked(kept, kept[self._settled :])
+        self._settled = len(kept)
+        self._sent_of_end += piece
         self.sent += piece
+        self._let_go()
         return piece
+
+    def _checked(self, kept: str, new: str) -> str:
+        """Give what comes next of a reply's end, which has something new that can't change any more."""
+        if "]" not in new and "】" not in new:
+            return new
+        blanks = kept[: len(kept) - len(kept.lstrip())]
+        checked = blanks + self._marks.checked(kept)
+        return checked[len(self._sent_of_end) :] if checked.startswith(self._sent_of_end) else new
+
+    def _let_go(self) -> None:
+        """Keep only what the next mark is checked with: a reply may be long, and is looked at for each token."""
+        if begin := read_apart(self._end[: self._settled]):
+            self._end = self._end[begin:]
+            self._settled -= begin
+            self._sent_of_end = self._end[: self._settled]
 
     def end(self, result: QueryResult) -> Reply:
         """

@@ -2,7 +2,7 @@ import pytest
 from haystack import Document
 from haystack.dataclasses import ChatMessage
 
-from components.citing import CANNOT_ANSWER, CitedAnswerBuilder
+from components.citing import CANNOT_ANSWER, CitedAnswerBuilder, without_markers
 from components.converting.locating import ChunkLocator
 from components.converting.merging import KIND_META
 from components.models.errors import ModelRequestError
@@ -274,3 +274,39 @@ def test_a_grounded_answer_is_given(query):
     result = CitedAnswerBuilder().run([message], DOCUMENTS, query)
     assert result["answer"] == "The tower is 90 m tall [1]."
     assert result["confidence"] >= 0.5
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize(
+    "text",
+    [
+        " " * 200_000 + "[",
+        "[" + " " * 200_000 + "x",
+        "[1" + " " * 200_000 + "x",
+        "【1" + " " * 200_000 + "x",
+        "[1" * 100_000,
+        "[" + "1, " * 70_000,
+        "x" + "`a` " * 50_000,
+    ],
+    ids=[
+        "blanks",
+        "blanks in a bracket",
+        "behind a number",
+        "in another bracket",
+        "marks",
+        "numbers",
+        "code",
+    ],
+)
+def test_no_text_takes_long_to_read(text):
+    """Each character of a long reply, or of a caller's message, is looked at a few times and not a thousand."""
+    assert without_markers(text) == text.strip()
+    assert without_markers(f"{text}  [1] [2]. ") == f"{text.rstrip()}.".strip()
+    assert build(f"{text}. It is 90 m tall [1].")["removed_citations"] == 0
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("part", ["no information ", "can't be found "])
+def test_a_long_sentence_is_not_searched_for_a_refusal_over_and_over(part):
+    """A sentence of 200,000 characters is read to where a refusal would have ended."""
+    assert not build(part * 13_000)["citations"]

@@ -110,3 +110,18 @@ def test_code_with_brackets_is_sent_as_it_is() -> None:
     tokens = re.findall(r"\S+\s*", answer)
     *parts, _ = told(*tokens, answer=answer, passages=[TOWER])
     assert "".join(part for part in parts if isinstance(part, str)) == answer
+
+
+def test_of_a_long_answer_only_the_end_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mark is checked with the words it vouches for, not with all that was written before."""
+    marks = Marks("How tall is the tower?")
+    asyncio.run(marks.hear(StreamEvent("retrieval", Retrieval(documents=[TOWER, LAKE]))))
+    read: list[int] = []
+    checked = marks.checked
+    monkeypatch.setattr(marks, "checked", lambda reply: (read.append(len(reply)), checked(reply))[1])
+    sentence = "The tower is 330 metres tall [2]. "
+    text = AnswerText(marks)
+    sent = "".join(text.piece(token) for token in re.findall(r"\S+\s*", 100 * sentence))
+    assert sent == (100 * sentence.replace("[2]", "[1]")).strip()
+    assert len(read) == 100
+    assert max(read) <= len(sentence) + 2
