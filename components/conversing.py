@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 from haystack import component
@@ -38,6 +39,10 @@ MAX_TOKENS = 64
 # The part of a prompt's text that the conversation gets: it is read before the search can begin.
 _SHARE = 3
 _ANSWER_CHARS = 200
+# So much of a message is read for each character that there is room for: marks and blanks are yet to be taken out.
+_READ = 4
+# Of all messages, however many are blank, no more than the last of them are looked at.
+_MESSAGES = 100
 # A rewriting may bring this share of words from elsewhere, such as another form of a word, and has to keep
 # that share of the question's own telling words. What doesn't is an answer, or another question.
 _FOREIGN = 0.35
@@ -145,12 +150,13 @@ class ConversationRephraser:
         """Give the last turns that there is room for, each message as one line."""
         turns: list[ChatMessage] = []
         room, questions = self.max_context_chars // _SHARE, 0
-        for message in reversed(history):
+        for message in islice(reversed(history), _MESSAGES):
             from_user = message.is_from("user")
-            text = _line(message.text or "") if from_user or message.is_from("assistant") else ""
+            length = room if from_user else min(room, _ANSWER_CHARS)
+            told = (message.text or "") if from_user or message.is_from("assistant") else ""
+            text = _cut(_line(told.lstrip()[: _READ * length]), length)
             if not text:
                 continue
-            text = _cut(text, room if from_user else min(room, _ANSWER_CHARS))
             room, questions = room - len(text), questions + from_user
             turns.insert(0, ChatMessage.from_user(text) if from_user else ChatMessage.from_assistant(text))
             if room <= 0 or questions >= self.max_turns:

@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 from typing import Any, Literal
 
 from haystack import Document, component
@@ -153,9 +152,9 @@ def read_json(reply: ChatMessage | None) -> dict[str, Any]:
     :param reply: The reply.
     :returns: The object; an empty one when there is none.
     """
-    found = re.search(r"\{.*\}", (reply.text if reply else None) or "", re.DOTALL)
+    text = (reply.text if reply else None) or ""
     try:
-        value = json.loads(found.group()) if found else {}
+        value = json.loads(text[max(text.find("{"), 0) : text.rfind("}") + 1])
     except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}

@@ -36,7 +36,8 @@ _REFUSAL = re.compile(
     ),
     re.IGNORECASE,
 )
-_FIRST_SENTENCE = re.compile(r"[^.!?\n]*")
+# Longer ones are no refusals, and each "no" in them would be tried with all that follows.
+_FIRST_SENTENCE = re.compile(r"[^.!?\n]{0,1000}")
 
 
 def is_refusal(text: str) -> bool:

@@ -20,6 +20,8 @@ PROMPT = (
 )
 MAX_TOKENS = 64
 MAX_CHARS = 300
+# More of a reply is not read: each label that leads up to the question is taken off in a round of its own.
+MAX_REPLY_CHARS = 2000
 # What models put before and around the question they were asked for.
 PREFIX = re.compile(
     r"^\W*(?:sure|certainly|of course|here(?: is|'s)[^:\n]*|question|query|answer"
@@ -131,6 +133,9 @@ def clean_rephrasing(text: str) -> str:
     :returns: Its first line of use without label, list mark and quotes; empty if there is none, or if it is
         too long for a question.
     """
+    text = text.lstrip()
+    if len(text) > MAX_REPLY_CHARS:
+        text = text[:MAX_REPLY_CHARS].rpartition("\n")[0]
     for line in text.splitlines():
         bare = line.strip(QUOTES)
         previous = None

@@ -11,7 +11,8 @@ from jsonschema.exceptions import ValidationError
 
 from components.schemas import schema_faults
 
-_FENCE = re.compile(r"\A\s*```\w*\s*\n(.*?)\s*```\s*\Z", re.S)
+_FENCE = "```"
+_OPENED = re.compile(rf"{_FENCE}\w*[^\S\n]*\n")
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _SHOWN = 300
 _FAULTS_SHOWN = 3
@@ -43,12 +44,17 @@ def checked_reply(reply: ChatMessage, validator: Draft202012Validator) -> dict[s
     text = reply.text or ""
     if is_cut_off(reply):
         raise InvalidReplyError("it was cut off before its end; be shorter")
-    fenced = _FENCE.match(text)
     try:
-        data = json.loads(fenced[1] if fenced else text, parse_constant=_refuse_constant)
+        data = json.loads(_unfenced(text), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as fault:
         raise InvalidReplyError(f"it is not JSON: {fault}") from fault
     return checked_data(data, validator)
+
+
+def _unfenced(text: str) -> str:
+    bare = text.strip()
+    opened = _OPENED.match(bare)
+    return bare[opened.end() : -len(_FENCE)] if opened and bare.endswith(_FENCE) else text
 
 
 def checked_data(data: Any, validator: Draft202012Validator) -> dict[str, Any]:

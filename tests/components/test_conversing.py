@@ -181,3 +181,22 @@ def test_a_real_model_follows_the_conversation(small_model: LlamaCppChatGenerato
     query = ConversationRephraser(small_model).run(QUESTION, TOWER)["query"]
     assert "Eiffel Tower" in query
     assert "tall" in query
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("text", [" " * 200_000 + "[", "[" + " " * 200_000 + "x", "[1" * 100_000])
+def test_of_a_long_message_only_its_beginning_is_read(text):
+    """However long a message is, following the conversation takes no longer."""
+    history = [ChatMessage.from_user(text), *TOWER]
+    assert ConversationRephraser().run(QUESTION, history) == {"query": WITH_NAMES}
+
+
+def test_only_the_last_messages_are_looked_at():
+    """Blank messages have no end either: those before the last hundred are not touched."""
+
+    class Untouched:
+        def is_from(self, role):
+            raise AssertionError
+
+    history = [Untouched(), *[ChatMessage.from_user(" ")] * 100]
+    assert ConversationRephraser().run(QUESTION, history) == {"query": QUESTION}

@@ -8,7 +8,7 @@ from haystack.dataclasses import ChatMessage
 
 from components.extracting import ExtractiveChatGenerator
 from components.grading import AMBIGUOUS, CORRECT, INCORRECT
-from components.json_grading import JsonScoreGrader
+from components.json_grading import JsonScoreGrader, read_json
 from components.models.llama_cpp import LlamaCppChatGenerator
 
 QUESTION = "How deep is the lake?"
@@ -105,3 +105,9 @@ def test_a_real_model_writes_scores_that_can_be_read(
     """With the schema as a constraint even the small model's reply is a score for each document."""
     grader = JsonScoreGrader(small_model, mode=mode, correct_threshold=0, ambiguous_threshold=0)
     assert labels(grader.run(QUESTION, DOCUMENTS)) == [CORRECT] * 3
+
+
+@pytest.mark.timeout(20)
+def test_brackets_without_end_are_no_score():
+    """A reply that opens brackets and closes none is read once."""
+    assert read_json(ChatMessage.from_assistant("{" * 1_000_000)) == {}

@@ -94,3 +94,10 @@ def test_a_real_model_finds_other_words(small_model: LlamaCppChatGenerator) -> N
     assert query
     assert "\n" not in query
     assert query != "When was the company founded?"
+
+
+@pytest.mark.timeout(20)
+def test_only_the_beginning_of_a_long_reply_is_read():
+    """A model that writes labels and blanks without end gives no question, and gives it soon."""
+    assert clean_rephrasing("Sure: " * 30_000 + "Who established it?") == ""
+    assert clean_rephrasing("\n" * 200_000 + "Who established it?" + "\n" * 200_000) == "Who established it?"

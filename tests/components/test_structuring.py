@@ -136,6 +136,14 @@ def test_a_fenced_reply_is_read():
     assert build(Recording(f"```json\n{json.dumps(GOOD)}\n```"))["answer"] == "90 m"
 
 
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("reply", ["```" + "\n" * 20_000, "```json " + " " * 20_000 + "{"])
+def test_blanks_without_end_are_no_json(reply):
+    """A reply of blanks is found to be no JSON at once."""
+    with pytest.raises(StructuredAnswerError):
+        build(Recording(reply))
+
+
 def test_number_of_repairs_is_a_setting():
     """Without repairs the first bad reply ends it."""
     generator = Recording("no")
