@@ -43,6 +43,7 @@ _FILLERS = (
         for where in ("", " passage")
     ),
 )
+_LONGEST_END = 200
 _LONGEST_FILLER = max(map(len, _FILLERS))
 _LEAD_INS = {filler[:length] for filler in _FILLERS for length in range(1, len(filler) + 1)}
 # A mark that is not closed yet, and blanks, which an answer does not end with.
