@@ -16,6 +16,9 @@ from pydantic_core import SchemaValidator, core_schema
 # A schema is a caller's: checking it, and data against it, must not take long whatever it says.
 MAX_CHARS = 20_000
 MAX_DEPTH = 40
+MAX_PARTS = 2_000
+# Of objects and lists, which are compared in pairs where they have to differ.
+MAX_NESTED_ENTRIES = 100
 MAX_STEPS = 20_000
 _MAX_NUMBER = 2**63 - 1
 _SHOWN = 300
@@ -31,6 +34,8 @@ def checked_schema(schema: Any) -> Draft202012Validator:
     """
     Check a JSON schema (draft 2020-12) for a reply.
 
+    Large ones take some tenths of a second, the first time: not on an event loop.
+
     :param schema: The schema; of an object, and whole in itself.
     :returns: Its validator, for `schema_faults`.
     :raises InvalidSchemaError: If it is no valid schema, not one of an object, points outside itself, or is too
@@ -38,15 +43,15 @@ def checked_schema(schema: Any) -> Draft202012Validator:
     """
     if not isinstance(schema, dict):
         raise InvalidSchemaError(f"json_schema is a {type(schema).__name__}; it should be an object")
-    if _depth(schema) > MAX_DEPTH:
-        raise InvalidSchemaError(f"json_schema is more than {MAX_DEPTH} levels deep")
+    _check_size(schema)
     text = json.dumps(schema)
     if len(text) > MAX_CHARS:
         raise InvalidSchemaError(f"json_schema has {len(text)} characters; at most {MAX_CHARS} are accepted")
     return _checked(text)
 
 
-@lru_cache(maxsize=64)
+# More than a batch has questions, each of which may bring a schema of its own.
+@lru_cache(maxsize=256)
 def _checked(text: str) -> Draft202012Validator:
     schema = json.loads(text)
     try:
@@ -126,16 +131,29 @@ def _parts(schema: Any) -> Iterator[dict[str, Any]]:
             rest += part
 
 
-def _depth(schema: Any) -> int:
+def _check_size(schema: Any) -> None:
     # Without recursion: the depth is the caller's choice.
-    level, depth = [schema], 0
-    while level and depth <= MAX_DEPTH:
-        containers = [part for part in level if isinstance(part, dict | list)]
-        level = [
-            inner for part in containers for inner in (part.values() if isinstance(part, dict) else part)
-        ]
+    level, depth, parts = [schema], 0, 0
+    while level:
         depth += 1
-    return depth
+        if depth > MAX_DEPTH:
+            raise InvalidSchemaError(f"json_schema is more than {MAX_DEPTH} levels deep")
+        inner: list[Any] = []
+        for part in level:
+            parts += len(part)
+            if parts > MAX_PARTS:
+                raise InvalidSchemaError(f"json_schema has more than {MAX_PARTS} parts")
+            nested = [
+                value
+                for value in (part.values() if isinstance(part, dict) else part)
+                if isinstance(value, dict | list)
+            ]
+            if isinstance(part, list) and nested and len(part) > MAX_NESTED_ENTRIES:
+                raise InvalidSchemaError(
+                    f"json_schema has a list of more than {MAX_NESTED_ENTRIES} objects or lists"
+                )
+            inner += nested
+        level = inner
 
 
 @lru_cache(maxsize=256)

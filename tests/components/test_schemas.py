@@ -30,12 +30,24 @@ def doubling(levels: int) -> dict:
     ("schema", "fault"),
     [
         (deep(3_000), "levels deep"),
-        (of(**{f"field_{n}": {"type": "string"} for n in range(1_000)}), "characters; at most 20000"),
+        (of(a={"description": "long " * 4_000}), "characters; at most 20000"),
         (of(a={"maximum": 2**70}), "64 bits in 'maximum'"),
         (of(a={"pattern": "(?=a)b"}), "looks ahead"),
+        (of(a={"type": [{"a": n} for n in range(200)]}), "list of more than 100 objects"),
+        ({"$defs": {f"a{n}": {"not": {}} for n in range(1_001)}}, "more than 2000 parts"),
+        ({"enum": list(range(1_000_000))}, "more than 2000 parts"),
         ({"patternProperties": {"^a": {}}}, "patternProperties"),
     ],
-    ids=["too deep", "too large", "too great a number", "a look ahead", "patterns of names"],
+    ids=[
+        "too deep",
+        "too large",
+        "too great a number",
+        "objects to compare",
+        "many parts",
+        "many choices",
+        "a look ahead",
+        "patterns of names",
+    ],
 )
 def test_a_schema_that_is_too_much_is_refused(schema, fault):
     """What could keep the service busy, or break the model's grammar, is named at once."""

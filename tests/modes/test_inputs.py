@@ -1,6 +1,7 @@
 """What a question may bring besides its text: wishes, options of the model, a JSON schema."""
 
 import json
+import threading
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from components.prompting import CALLER_INSTRUCTIONS, SYSTEM_PROMPT
 from components.schemas import InvalidSchemaError
 from components.structuring import StructuredAnswerError
 from registry import ModeRegistry
+from tests.modes.conftest import run
 from tests.stub_llm import Behaviour, StubLLM
 
 QUESTION = "How tall is the Eiffel Tower?"
@@ -122,6 +124,22 @@ def test_a_bad_schema_is_refused_before_anything_runs(registry: ModeRegistry, st
     with pytest.raises(InvalidSchemaError, match="describes a array"):
         registry["structured"].run(QUESTION, tenant_id="nobody", json_schema={"type": "array"})
     assert stub.requests == []
+
+
+def test_a_schema_is_checked_beside_the_event_loop(
+    registry: ModeRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A schema may take tenths of a second to check, in which everybody else is served."""
+    threads = []
+
+    def check(schema: Any) -> None:
+        threads.append(threading.get_ident())
+        raise InvalidSchemaError
+
+    monkeypatch.setattr("modes.mode.checked_schema", check)
+    with pytest.raises(InvalidSchemaError):
+        run(registry, registry["structured"].run_async(QUESTION, tenant_id="acme", json_schema=HEIGHT))
+    assert threads != [threading.get_ident()]
 
 
 def test_too_few_tokens_for_json_are_the_callers_fault(registry: ModeRegistry, stub: StubLLM) -> None:
