@@ -1,8 +1,10 @@
-"""Refusing query parameters that a route does not have, so that a misspelt one is not silently ignored."""
+"""Refusing what a route does not read, so that it is not silently ignored: query parameters, a body of another kind."""
 
 from fastapi import Request
 from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
+
+_FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
 
 
 async def only_known_parameters(request: Request) -> None:
@@ -27,6 +29,19 @@ async def only_known_parameters(request: Request) -> None:
     ]
     if faults:
         raise RequestValidationError(faults)
+
+
+async def only_forms(request: Request) -> None:
+    """
+    Check that a body is a form; a dependency of routes that take one, for FastAPI reads of another body nothing.
+
+    :param request: the request.
+    :raises RequestValidationError: if its body is something else.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind not in _FORMS and (kind or await request.body()):
+        message = "this route takes a form (multipart/form-data)"
+        raise RequestValidationError([{"type": "form_type", "loc": ("body",), "msg": message}])
 
 
 def _names(dependant: Dependant) -> list[str]:

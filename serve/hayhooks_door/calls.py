@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from fastapi import Depends, Request
 
 from serve.deadlines import RequestTimeout
+from serve.parameters import only_known_parameters
 from serve.tenancy import Tenancy, tenancy_of
 
 
@@ -36,7 +37,7 @@ async def _remember(request: Request, timeout: RequestTimeout) -> None:
     _current.set(Call(request, timeout))
 
 
-ROUTE_DEPENDENCIES = (Depends(_remember),)
+ROUTE_DEPENDENCIES = (Depends(only_known_parameters), Depends(_remember))
 
 
 def current_call() -> Call:

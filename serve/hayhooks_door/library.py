@@ -44,6 +44,7 @@ from hayhooks.server.utils.module_loader import (  # noqa: E402
 )
 from hayhooks.server.utils.request_headers import accepts_request_headers  # noqa: E402
 
+from serve.parameters import only_forms  # noqa: E402
 from serve.telemetry import give_back_loggers  # noqa: E402
 
 __all__ = [
@@ -141,16 +142,16 @@ def prepare(
     wrapper: BasePipelineWrapper,
     description: str | None = None,
     *,
-    strict: bool,
     dependencies: Sequence[Depends] = (),
 ) -> Entry:
     """
     Make a wrapper's route, so that a fault of its signature shows before anything is served.
 
+    A field that the signature does not name is refused, and so is anything but a form where files are taken.
+
     :param name: what it is served as.
     :param wrapper: the wrapper.
     :param description: what it does; None for the docstring of its method.
-    :param strict: whether a field that it does not know is refused.
     :param dependencies: FastAPI dependencies of the route.
     :returns: what `publish` serves.
     :raises Exception: if FastAPI can make no route of the method's signature.
@@ -158,13 +159,14 @@ def prepare(
     metadata = create_pipeline_metadata(name, wrapper)
     if description is not None:
         metadata["description"] = description
-    if strict and metadata["request_model"] is not None:
+    if metadata["request_model"] is not None:
         metadata["request_model"] = _strict(metadata["request_model"])
     built = _build_run_route(name, wrapper, request_model=metadata["request_model"])
     if built is None:
         return Entry(PipelineRegistration(name, wrapper, metadata), None)
     route, more = built
-    route |= {"dependencies": list(dependencies), "description": metadata["description"] or None}
+    dependencies = [*dependencies, *([Depends(only_forms)] if more["requires_files"] else [])]
+    route |= {"dependencies": dependencies, "description": metadata["description"] or None}
     _check(route, more)
     return Entry(PipelineRegistration(name, wrapper, {**metadata, **more}), route)
 

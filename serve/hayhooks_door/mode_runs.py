@@ -49,7 +49,7 @@ def mode_entry(mode: Mode, answering: Answering) -> Entry:
     run_api_async.__signature__ = signature(fields, result_model)  # type: ignore[attr-defined]
     run_api_async.__doc__ = "\n".join(["", *(f":param {name}: {_about(name)}" for name in fields)])
     wrapper = make_wrapper({"setup": functools.partialmethod(_setup, mode), "run_api_async": run_api_async})
-    return prepare(mode.name, wrapper, mode.description, strict=True, dependencies=ROUTE_DEPENDENCIES)
+    return prepare(mode.name, wrapper, mode.description, dependencies=ROUTE_DEPENDENCIES)
 
 
 def signature(fields: dict[str, tuple[Any, Any]], result: Any) -> inspect.Signature:

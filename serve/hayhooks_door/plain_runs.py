@@ -36,7 +36,6 @@ def plain_entry(pipeline: PlainPipeline) -> Entry:
         pipeline.name,
         make_wrapper(methods),
         pipeline.description,
-        strict=True,
         dependencies=ROUTE_DEPENDENCIES,
     )
 

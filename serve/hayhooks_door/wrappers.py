@@ -61,7 +61,7 @@ class NativeWrapper:
         if (method := self._method("run_api")) is not None:
             instance.run_api_async = self._guarded(method)
             instance._is_run_api_async_implemented = True
-        self.entry = prepare(name, instance, strict=False, dependencies=ROUTE_DEPENDENCIES)
+        self.entry = prepare(name, instance, dependencies=ROUTE_DEPENDENCIES)
         """What Hayhooks serves."""
 
     @property

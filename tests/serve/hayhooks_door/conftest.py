@@ -86,7 +86,7 @@ class PipelineWrapper(BasePipelineWrapper):
     def setup(self) -> None:
         self.pipeline = None
 
-    def run_api(self, note: str, files: list[UploadFile] | None = None) -> dict:
+    def run_api(self, note: str = "", files: list[UploadFile] | None = None) -> dict:
         return {"note": note, "sizes": [len(file.file.read()) for file in files or []]}
 """
 RANKER = """\

@@ -31,9 +31,7 @@ def wrapper_of(run_api_async: Any) -> BasePipelineWrapper:
 def client_of(**methods: Any) -> TestClient:
     """Serve wrappers by name."""
     app = library.create_hayhooks_app()
-    library.publish(
-        app, [library.prepare(name, wrapper_of(method), strict=True) for name, method in methods.items()]
-    )
+    library.publish(app, [library.prepare(name, wrapper_of(method)) for name, method in methods.items()])
     return TestClient(app, raise_server_exceptions=False)
 
 
@@ -153,7 +151,7 @@ def test_a_method_of_the_instance_is_the_one_that_is_called() -> None:
     wrapper.run_api_async = guarded
     wrapper._is_run_api_async_implemented = True
     app = FastAPI()
-    library.publish(app, [library.prepare("shout", wrapper, strict=False)])
+    library.publish(app, [library.prepare("shout", wrapper)])
     assert TestClient(app).post("/shout/run", json={"word": "a"}).json() == {"result": "A"}
 
 
