@@ -43,7 +43,7 @@ def serve(
         service = Service(settings)
         url = server.url_of(bound)
         err.print(
-            f"Thresher on [bold]{url}[/] — API: {url}/docs — data: {escape(str(settings.data_dir))}",
+            f"Thresher on [bold]{url}[/] — page: {url}/ — API: {url}/docs — data: {escape(str(settings.data_dir))}",
             soft_wrap=True,
         )
         server.run(build_app(service), bound, service.lock)

@@ -57,7 +57,8 @@ def run_demo(settings: Settings, console: Console, docs: Path | None, tenant_id:
     console.print(table)
     console.print(
         "\nNext:\n"
-        "  make serve                                              start the HTTP service\n"
+        "  make serve                                              start the HTTP service, and then open\n"
+        f"  http://127.0.0.1:{settings.port}/#tenant={tenant_id}&mode=crag               ask on a page\n"
         f"  curl -X POST 'http://127.0.0.1:{settings.port}/query/?q=What+is+a+stage%3F&mode=crag&tenant_id={tenant_id}'\n"
         f'  .venv/bin/thresher ask "What is a stage?" --mode crag --tenant {tenant_id}\n'
         "  .venv/bin/thresher ingest PATH... --tenant mine         your own files\n"
