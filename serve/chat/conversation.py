@@ -6,9 +6,9 @@ from typing import Any
 
 from haystack.dataclasses import ChatMessage
 
-from serve.chat.wording import without_source_list
+from serve.chat.wording import answer_alone
 from serve.errors import LimitError
-from serve.schemas import encodable
+from serve.schemas import MAX_MESSAGES, encodable
 
 _TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
 _INSTRUCTING = ("system", "developer")
@@ -36,8 +36,12 @@ def conversation_of(
     :param field: what the request calls them.
     :param instructions: further instructions, which come first.
     :returns: the question, the conversation and the instructions.
-    :raises LimitError: if a message is none, holds anything but text, or there is no question.
+    :raises LimitError: if there are too many messages, or one is none, holds anything but text, or there is no question.
     """
+    if len(messages) > MAX_MESSAGES:
+        raise LimitError(
+            field, f"has {len(messages)} messages; at most {MAX_MESSAGES} are accepted: leave out the oldest"
+        )
     wishes = [instructions] if instructions else []
     turns: list[ChatMessage] = []
     for number, message in enumerate(messages):
@@ -45,7 +49,7 @@ def conversation_of(
         if role in _INSTRUCTING:
             wishes += [text] if text.strip() else []
         elif role == "assistant":
-            turns.append(ChatMessage.from_assistant(without_source_list(text)))
+            turns.append(ChatMessage.from_assistant(answer_alone(text)))
         else:
             turns.append(ChatMessage.from_user(text))
     asked = [number for number, turn in enumerate(turns) if turn.is_from("user")]

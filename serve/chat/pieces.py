@@ -8,9 +8,7 @@ from modes.recording import StreamEvent
 from modes.results import QueryResult, Token
 from serve.chat.marks import Marks
 from serve.chat.requests import Asked
-from serve.chat.wording import Reply, written, written_json
-
-REPLACED = "\n\nA check against the documents has changed this answer. The answer is:\n\n"
+from serve.chat.wording import REPLACED, Reply, written, written_json
 
 
 class AnswerText:

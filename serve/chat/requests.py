@@ -67,6 +67,8 @@ class ChatRequest(BaseModel):
     top_p: float | None = Field(None, ge=0, le=1)
     seed: int | None = None
     stop: str | list[str] | None = None
+    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    presence_penalty: float | None = Field(None, ge=-2, le=2)
     tenant_id: TenantID | None = Field(None, description="Whose documents; by default the API key's tenant.")
     k: int | None = Field(None, ge=1, description="Chunks to retrieve.")
     filters: dict[str, Any] | None = Field(
@@ -115,6 +117,8 @@ class ChatRequest(BaseModel):
             "top_p": self.top_p,
             "seed": self.seed,
             "stop": self.stop,
+            "frequency_penalty": self.frequency_penalty,
+            "presence_penalty": self.presence_penalty,
         }
 
     def _refuse(self) -> None:

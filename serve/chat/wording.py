@@ -9,6 +9,9 @@ from urllib.parse import quote
 
 from modes.results import Citation, QueryResult
 
+REPLACED = "\n\nA check against the documents has changed this answer. The answer is:\n\n"
+"""Stands in a stream between words that the answer was not to hold, and the answer."""
+
 _SOURCES = "\n\nSources:\n"
 _SOURCE_LIST = re.compile(rf"{_SOURCES}(?:- \[\d+\] [^\n]*(?:\n|\Z))+\s*\Z")
 _QUOTE_CHARS = 160
@@ -110,14 +113,14 @@ def source_list(citations: Sequence[Citation]) -> str:
     return _SOURCES + "\n".join(lines) if lines else ""
 
 
-def without_source_list(text: str) -> str:
+def answer_alone(text: str) -> str:
     """
-    Take the sources off an answer that comes back as part of a conversation.
+    Take off an answer that comes back as part of a conversation what is not of it.
 
     :param text: what the client shows as the answer.
-    :returns: the answer alone.
+    :returns: it without its sources, and without what was sent before a check replaced it.
     """
-    return _SOURCE_LIST.sub("", text)
+    return _SOURCE_LIST.sub("", text.replace("\r\n", "\n").rpartition(REPLACED)[2])
 
 
 def document_url(base: str, tenant_id: str) -> DocumentURL:

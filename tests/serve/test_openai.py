@@ -217,9 +217,18 @@ def test_system_messages_come_besides_the_modes_own(client: openai.OpenAI, stub:
 def test_options_reach_the_model(client: openai.OpenAI, stub: StubLLM) -> None:
     """Sampling options and the limit of tokens are the model's."""
     client.chat.completions.create(
-        model="standard", **ASKED, temperature=0.7, top_p=0.5, seed=3, stop=["END"], max_completion_tokens=17
+        model="standard",
+        **ASKED,
+        temperature=0.7,
+        top_p=0.5,
+        seed=3,
+        stop=["END"],
+        max_completion_tokens=17,
+        frequency_penalty=0.5,
+        presence_penalty=-1,
     )
     sent = stub.requests[-1]
+    assert (sent["frequency_penalty"], sent["presence_penalty"]) == (0.5, -1)
     assert (sent["temperature"], sent["top_p"], sent["seed"], sent["stop"]) == (0.7, 0.5, 3, ["END"])
     assert 17 in (sent.get("max_tokens"), sent.get("max_completion_tokens"))
 

@@ -9,9 +9,9 @@ import pytest
 from modes.recording import StreamEvent
 from modes.results import Grade, Grades, QueryResult, Retrieval, RetrievedDocument, Token
 from serve.chat.marks import Marks
-from serve.chat.pieces import REPLACED, AnswerText, pieces
+from serve.chat.pieces import AnswerText, pieces
 from serve.chat.requests import Asked
-from serve.chat.wording import Reply
+from serve.chat.wording import REPLACED, Reply
 
 TOWER = RetrievedDocument(chunk_id="t", document_id="tower", text="The tower is 330 metres tall.")
 LAKE = RetrievedDocument(chunk_id="l", document_id="lake", text="The lake is 63 kilometres long.")

@@ -3,7 +3,7 @@
 import pytest
 
 from modes.results import Citation, QueryResult
-from serve.chat.wording import document_url, source_list, without_source_list, written, written_json
+from serve.chat.wording import REPLACED, answer_alone, document_url, source_list, written, written_json
 
 
 def citation(index: int, **more: object) -> Citation:
@@ -47,8 +47,17 @@ def test_the_list_of_sources_is_one_line_each() -> None:
 @pytest.mark.parametrize("answer", ["Tall [1].", "Two\n\nparagraphs [1].", "Sources:\n- none"])
 def test_the_list_of_sources_comes_off_again(answer: str) -> None:
     """What a chat sends back as an answer is the answer, whatever its text."""
-    assert without_source_list(answer + source_list([citation(1), citation(2)])) == answer
-    assert without_source_list(answer) == answer
+    assert answer_alone(answer + source_list([citation(1), citation(2)])) == answer
+    assert answer_alone(answer) == answer
+    assert answer_alone(f"It is old.{REPLACED}{answer}" + source_list([citation(1)])) == answer
+
+
+def test_line_ends_of_another_system_do_no_harm() -> None:
+    """A client that sends an answer back with other line ends is understood as well."""
+    assert (
+        answer_alone(("It is tall [1]." + source_list([citation(1)])).replace("\n", "\r\n"))
+        == "It is tall [1]."
+    )
 
 
 def test_json_is_json_and_else_a_refusal() -> None:
