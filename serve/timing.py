@@ -67,18 +67,18 @@ def server_timing(answers: list[QueryResult]) -> str:
     Write the header's value.
 
     :param answers: one answer or more.
-    :returns: milliseconds of each stage, of all model calls with the model and its tokens, and in total.
+    :returns: milliseconds of each stage, of all model calls with the models and their tokens, and in total.
     """
     times: dict[str, float] = {}
     for answer in answers:
-        for name, seconds in answer.timings.items():
+        for stage, seconds in answer.timings.items():
+            name = _NO_NAME.sub("_", stage)
             times[name] = times.get(name, 0.0) + seconds
     tokens = [
         sum(getattr(a.usage, field) for a in answers) for field in ("prompt_tokens", "completion_tokens")
     ]
-    model = _NO_TEXT.sub("?", answers[0].model or "")
-    about = {"llm": f';desc="{model} {tokens[0]}+{tokens[1]} tokens"'}
+    models = " and ".join(dict.fromkeys(_NO_TEXT.sub("?", a.model) for a in answers if a.model))
+    about = {"llm": f';desc="{models} {tokens[0]}+{tokens[1]} tokens"'}
     return ", ".join(
-        f"{_NO_NAME.sub('_', name)};dur={1000 * seconds:.1f}{about.get(name, '')}"
-        for name, seconds in times.items()
+        f"{name};dur={1000 * seconds:.1f}{about.get(name, '')}" for name, seconds in times.items()
     )
