@@ -165,6 +165,7 @@ _PROBLEMS: list[tuple[type[Exception], int, str]] = [
 ]
 # What a client is told in place of a message that is for the log: it may hold addresses and paths of the service.
 _TOLD: dict[type[Exception], str] = {
+    model_errors.ModelLoadError: "the language model's file is missing or can't be loaded; the log says which",
     model_errors.ModelBusyError: (
         "too many calls wait for the language model already (LLM_QUEUE); try again after the seconds in Retry-After"
     ),
@@ -251,7 +252,8 @@ def describe(error: Exception) -> tuple[int, str, str]:
         return 422, "invalid-request", "; ".join(told)
     for error_type, status, kind in _PROBLEMS:
         if isinstance(error, error_type):
-            return status, kind, _TOLD.get(type(error)) or str(error) or kind.replace("-", " ")
+            plain = getattr(error, "told", "") or _TOLD.get(type(error))
+            return status, kind, plain or str(error) or kind.replace("-", " ")
     return 500, "internal-error", "The request failed; the log has the reason under this request id."
 
 
@@ -265,7 +267,10 @@ def problem_of(error: Exception, request_id: str) -> dict[str, Any]:
     """
     status, kind, detail = describe(error)
     _log(kind, status, error)
-    return _problem(status, kind, detail, request_id, **_more(error))
+    seconds = _seconds_to_wait(error, status)
+    # There is no header for it where a problem is a part of an answer.
+    waiting = {} if seconds is None else {"retry_after": seconds}
+    return _problem(status, kind, detail, request_id, **_more(error), **waiting)
 
 
 def install(app: FastAPI) -> None:
@@ -352,8 +357,13 @@ def _faults(error: RequestValidationError) -> list[tuple[str, str]]:
     return [(_field(fault["loc"]), _message(fault)) for fault in error.errors()]
 
 
+def _seconds_to_wait(error: Exception, status: int) -> int | None:
+    told: int | None = getattr(error, "retry_after", None)
+    return _RETRY_AFTER_SECONDS if told is None and status == 503 else told
+
+
 def _retry_after(error: Exception, status: int) -> dict[str, str] | None:
-    seconds = getattr(error, "retry_after", _RETRY_AFTER_SECONDS if status == 503 else None)
+    seconds = _seconds_to_wait(error, status)
     return None if seconds is None else {"Retry-After": str(seconds)}
 
 

@@ -37,6 +37,8 @@ class Behaviour:
     """Sent instead of what the protocol wants."""
     status: int = 200
     """Another status than 200 carries an error."""
+    retry_after: str = ""
+    """The header `Retry-After` of an error."""
 
 
 class StubLLM:
@@ -178,7 +180,8 @@ async def _reply(protocol: _Protocol, behaviour: Behaviour, writer: asyncio.Stre
     await asyncio.sleep(behaviour.delay)
     words = re.findall(r"\S+\s*", behaviour.data if protocol.wants_json else behaviour.text)
     if behaviour.status != 200:
-        await _send(writer, protocol.error(behaviour.status), behaviour.status)
+        header = f"retry-after: {behaviour.retry_after}\r\n" if behaviour.retry_after else ""
+        await _send(writer, protocol.error(behaviour.status), behaviour.status, header=header)
     elif behaviour.raw is not None:
         await _send(writer, behaviour.raw)
     elif protocol.streams:
@@ -213,8 +216,10 @@ async def _paced(protocol: _Protocol, behaviour: Behaviour, words: list[str]) ->
     yield protocol.end(words)
 
 
-async def _send(writer: asyncio.StreamWriter, body: bytes, status: int = 200, cut: bool = False) -> None:
-    head = f"HTTP/1.1 {status} Stub\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+async def _send(
+    writer: asyncio.StreamWriter, body: bytes, status: int = 200, cut: bool = False, header: str = ""
+) -> None:
+    head = f"HTTP/1.1 {status} Stub\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n{header}\r\n"
     writer.write(head.encode() + (body[: len(body) // 2] if cut else body))
     await writer.drain()
 

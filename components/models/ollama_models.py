@@ -2,17 +2,13 @@
 
 from typing import Any
 
+import httpx
 import ollama
 from haystack.dataclasses import ChatMessage
 from haystack_integrations.components.generators.ollama import OllamaChatGenerator
 
 from components.models.aiohttp_transport import AiohttpClient
-from components.models.errors import (
-    ContextLengthExceededError,
-    InvalidGenerationError,
-    ModelError,
-    ModelRequestError,
-)
+from components.models.errors import InvalidGenerationError, ModelError
 from components.models.replies import plain_reply
 from components.models.servers import ModelServer
 
@@ -30,6 +26,7 @@ class OllamaModels(ModelServer):
 
     title = "Ollama"
     names_path = "/api/tags"
+    busy_statuses = (429, 503)
 
     def __init__(self, url: str = DEFAULT_URL, n_ctx: int | None = None, **settings: Any) -> None:
         super().__init__(url, **settings)
@@ -80,11 +77,11 @@ class OllamaModels(ModelServer):
         if error.status_code == 404:
             return self.missing(model)
         if "context" in error.error and error.status_code == 400:
-            return ContextLengthExceededError(error.error)
-        passing = error.status_code == 429 or error.status_code >= 500
-        return ModelRequestError(
-            f"Ollama at {self.address} answered {error.status_code}: {error.error}", passing
-        )
+            return self.too_long(error.error)
+        # The client keeps no headers; what it stands for has them. An error in mid-reply has the status -1.
+        answered = error.__context__
+        headers = answered.response.headers if isinstance(answered, httpx.HTTPStatusError) else {}
+        return self.refused(max(error.status_code, 0), error.error, headers)
 
 
 class _Generator(OllamaChatGenerator):

@@ -9,7 +9,7 @@ from haystack.dataclasses import ChatMessage
 from haystack.utils import Secret
 
 from components.models.aiohttp_transport import AiohttpClient
-from components.models.errors import ContextLengthExceededError, ModelError, ModelRequestError
+from components.models.errors import ModelError
 from components.models.replies import plain_reply
 from components.models.servers import ModelServer
 
@@ -60,11 +60,10 @@ class OpenAIModels(ModelServer):
         if isinstance(error, openai.NotFoundError):
             return self.missing(model)
         if isinstance(error, openai.BadRequestError) and "context" in error.message:
-            return ContextLengthExceededError(error.message)
-        if isinstance(error, openai.OpenAIError):
-            passing = isinstance(error, openai.RateLimitError | openai.InternalServerError)
-            return ModelRequestError(f"{self.title} at {self.address} failed: {error}", passing)
-        return None
+            return self.too_long(error.message)
+        if isinstance(error, openai.APIStatusError):
+            return self.refused(error.status_code, error.message, error.response.headers)
+        return self.refused(0, str(error), {}) if isinstance(error, openai.OpenAIError) else None
 
 
 class _Generator(OpenAIChatGenerator):

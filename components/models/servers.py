@@ -2,10 +2,11 @@
 
 import asyncio
 import ipaddress
+import re
 import threading
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,12 +17,18 @@ from haystack.dataclasses.streaming_chunk import AsyncStreamingCallbackT, SyncSt
 
 from components.models.aiohttp_transport import AiohttpTransport
 from components.models.errors import (
+    ContextLengthExceededError,
     GenerationTimeoutError,
+    ModelBusyError,
     ModelError,
     ModelRequestError,
     ModelUnavailableError,
 )
 from components.models.repeating import AsyncListener, Listener, repeated, repeated_async
+
+# Of the seconds in a server's Retry-After, more than this is rather a mistake, or a quota of days.
+MAX_RETRY_AFTER = 3600
+_WHO = "the language model's server"
 
 
 class ModelServer(ABC):
@@ -42,6 +49,9 @@ class ModelServer(ABC):
 
     names_path: str
     """Where it lists its models."""
+
+    busy_statuses: tuple[int, ...] = (429,)
+    """What it answers while it has too many calls."""
 
     def __init__(
         self, url: str, api_key: str | None = None, timeout: float = 120.0, concurrency: int = 4
@@ -215,23 +225,60 @@ class ModelServer(ABC):
     def missing(self, model: str, names: set[str] | None = None) -> ModelUnavailableError:
         """:returns: The error that says so."""
         held = f"; it holds {', '.join(sorted(names)) or 'none'}" if names is not None else ""
-        return ModelUnavailableError(f"{self.title} at {self.address} does not hold {model!r}{held}")
+        told = f"{_WHO} does not hold the model '{model}': pull it or choose another"
+        return ModelUnavailableError(
+            f"{self.title} at {self.address} does not hold {model!r}{held}", told=told
+        )
 
     def silent(self, error: BaseException) -> ModelUnavailableError:
         """:returns: The error that says so."""
         reason = str(error) or type(error).__name__
         return ModelUnavailableError(
-            f"{self.title} at {self.address} does not answer: {reason}", passing=True
+            f"{self.title} at {self.address} does not answer: {reason}",
+            passing=True,
+            told=f"{_WHO} does not answer; try again, and see that it runs",
         )
 
     def broken(self, reason: str) -> ModelRequestError:
         """:returns: The error that says so."""
-        return ModelRequestError(f"{self.title} at {self.address} broke off: {reason}", passing=True)
+        return ModelRequestError(
+            f"{self.title} at {self.address} broke off: {reason}",
+            passing=True,
+            told=f"{_WHO} broke off its reply; try again",
+        )
 
     def garbled(self, error: Exception) -> ModelRequestError:
         """:returns: The error that says so."""
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
-        return ModelRequestError(f"{self.title} at {self.address} gave what is no reply: {reason}")
+        return ModelRequestError(
+            f"{self.title} at {self.address} gave what is no reply: {reason}",
+            told=f"{_WHO} gave what is no reply; try again, and see in the log what it gave",
+        )
+
+    def too_long(self, reason: str) -> ContextLengthExceededError:
+        """:returns: The error that says so."""
+        return ContextLengthExceededError(
+            f"{self.title} at {self.address} refused the prompt: {reason}",
+            told="the prompt does not fit into the model's context; ask for fewer chunks, or ask more shortly",
+        )
+
+    def refused(self, status: int, reason: str, headers: Mapping[str, str]) -> ModelError:
+        """
+        Say what a status means that is no success.
+
+        :param status: The status; 0 for an error in mid-reply.
+        :param reason: What the server says of it.
+        :param headers: The response's headers.
+        :returns: The error that says so.
+        """
+        message = f"{self.title} at {self.address} answered {status or 'an error'}: {reason}"
+        if status in self.busy_statuses:
+            told = f"{_WHO} has too many calls at the moment; try again after the seconds in Retry-After"
+            return ModelBusyError(message, True, told, _retry_after(headers))
+        if 400 <= status < 500:
+            told = f"{_WHO} refused the call with status {status}; the log says why"
+            return ModelRequestError(message, told=told)
+        return ModelRequestError(message, passing=status >= 500, told=f"{_WHO} failed; try again")
 
     def late(self, model: str) -> GenerationTimeoutError:
         """:returns: The error that says so."""
@@ -262,6 +309,8 @@ class ModelServer(ABC):
             yield
         except httpx.TimeoutException as error:
             raise self.late(model) from error
+        except httpx.ConnectError as error:
+            raise self.silent(error) from error
         except httpx.HTTPError as error:
             raise self.broken(repr(error)) from error
         except Exception as error:
@@ -269,6 +318,12 @@ class ModelServer(ABC):
                 raise
             # What neither client knows is something else than a reply, which each trips over in its own way.
             raise self.failure(model, error) or self.garbled(error) from error
+
+
+def _retry_after(headers: Mapping[str, str]) -> int | None:
+    # Not where it is a date: the server's clock need not be ours.
+    said = headers.get("retry-after", "").strip()
+    return int(said) if re.fullmatch(r"\d{1,9}", said) and 1 <= int(said) <= MAX_RETRY_AFTER else None
 
 
 def _is_loopback(host: str) -> bool:

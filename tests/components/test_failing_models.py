@@ -88,6 +88,18 @@ def test_nonsense_is_no_reply(server: dict[str, Any], stub: StubLLM, streamed: b
         assert "\n" not in str(error)
 
 
+def test_callers_are_told_what_to_do_and_no_address(server: dict[str, Any], stub: StubLLM) -> None:
+    """A model that is not there, and a server that does not answer, are told in plain words without the address."""
+    stub.behaviour = Behaviour(status=404)
+    missing = outcome(server, streamed=True)
+    silent = outcome({**server, "url": "http://127.0.0.1:9/v1"}, streamed=True)
+    for error, told in ((missing, "does not hold the model 'stub': pull it"), (silent, "does not answer")):
+        assert isinstance(error, ModelUnavailableError)
+        assert told in error.told
+        assert "127.0.0.1" in str(error)
+        assert "127.0.0.1" not in error.told
+
+
 @pytest.mark.parametrize("streamed", [False, True])
 def test_a_fault_that_may_pass_is_asked_about_once_more(
     server: dict[str, Any], stub: StubLLM, streamed: bool, monkeypatch: pytest.MonkeyPatch

@@ -15,7 +15,7 @@ from tests.serve.conftest import RunningServer, finished, log_lines
 from tests.serve.doors import DOORS, Door
 from tests.stub_llm import FOREVER, Behaviour, StubLLM, running_stub
 
-STATUSES = {"model-failed": 502, "model-timeout": 504}
+STATUSES = {"model-failed": 502, "model-busy": 503, "model-timeout": 504}
 # These have begun their answer before the model is asked, or give one that holds problems.
 BEGUN = ("query streamed", "query by URL streamed", "batch", "mcp")
 
@@ -119,7 +119,8 @@ def test_a_slow_model_is_waited_for(server: RunningServer, stub: StubLLM, behavi
         pytest.param(Behaviour(raw=bytes(range(256))), "model-failed", id="garbage"),
         pytest.param(Behaviour(raw=b"<html><body>Bad gateway</body></html>"), "model-failed", id="HTML"),
         pytest.param(Behaviour(text=""), "model-failed", id="empty"),
-        pytest.param(Behaviour(status=429), "model-failed", id="429"),
+        pytest.param(Behaviour(status=429), "model-busy", id="429"),
+        pytest.param(Behaviour(status=401), "model-failed", id="401"),
         pytest.param(Behaviour(status=500), "model-failed", id="500"),
         pytest.param(Behaviour(delay=FOREVER), "model-timeout", id="hangs"),
         pytest.param(Behaviour(hang_after=3), "model-timeout", id="hangs in mid-reply"),
@@ -141,4 +142,25 @@ def test_a_fault_of_the_model_is_told_at_every_door(
         door.name: 200 if door.name in BEGUN or (door.streams and heard) else STATUSES[kind] for door in DOORS
     }
     assert not any("Traceback" in line for line in lines)
+    address = stub.url.removeprefix("http://")
+    assert not [
+        door.name for door, response in answers if address in response.text or "Error(" in response.text
+    ]
+    if behaviour.text and kind != "model-timeout":
+        assert any(address in line for line in lines)
     stub.wait_until(lambda: stub.running == 0)
+
+
+@pytest.mark.parametrize(("said", "seconds"), [("7", 7), ("99999999", 5)])
+def test_every_door_says_when_to_ask_a_busy_model_again(
+    server: RunningServer, stub: StubLLM, said: str, seconds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The seconds are the model server's own where they make sense; answers that hold the problem tell them in it."""
+    monkeypatch.setattr(repeating, "RETRY_SECONDS", 0.01)
+    stub.behaviour = Behaviour(status=429, retry_after=said)
+    for door, response in asked_everywhere(server):
+        assert "LLM_QUEUE" not in response.text, door.name
+        if door.name in BEGUN:
+            assert f'"retry_after":{seconds}' in response.text.replace(" ", ""), door.name
+        else:
+            assert response.headers["retry-after"] == str(seconds), door.name
