@@ -3,7 +3,7 @@
 import asyncio
 import re
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from haystack import Document, component
@@ -86,14 +86,12 @@ class CitedText:
 
     def _read(self, reply: str) -> tuple[str, str]:
         """Resolve the marks; gives the text with those that count, and without any."""
-        code = [place for match in _CODE.finditer(reply) for place in match.span()]
         text, bare, claim = "", "", ""
         leading = _LEADING_STYLE.fullmatch(reply.strip()) is not None
         done = 0
         subscript_end = -1
-        for match in _MARKER.finditer(reply):
-            in_code = bisect_right(code, match.start()) % 2 == 1
-            if in_code or match.start() == subscript_end or self._is_subscript(reply, match):
+        for match in _marks_outside_code(reply):
+            if match.start() == subscript_end or self._is_subscript(reply, match):
                 subscript_end = match.end()
                 continue
             before = "" if leading else reply[done : match.start()]
@@ -109,11 +107,10 @@ class CitedText:
 
     def _is_subscript(self, reply: str, match: re.Match[str]) -> bool:
         """Tell `a[0]` of a program or of the chunk's own text from a citation glued to a word."""
-        name = re.search(r"[\w)]+$", reply[max(match.start() - 80, 0) : match.start()])
-        if name is None or not match[0].startswith("["):
+        name = _name_before(reply, match)
+        if not name:
             return False
-        goes_on = _GOES_ON.match(reply, match.end())
-        return goes_on is not None or match[0] == "[0]" or self.sources.holds(name[0] + match[0])
+        return _goes_on(reply, match) or match[0] == "[0]" or self.sources.holds(name + match[0])
 
     @property
     def refused(self) -> bool:
@@ -214,6 +211,33 @@ def without_markers(text: str) -> str:
         kept.append(text[done : match.start()].rstrip(" \t"))
         done = match.end()
     return "".join([*kept, text[done:]]).strip()
+
+
+def citation_marks(answer: str) -> Iterator[tuple[int, int, int]]:
+    """
+    Find the citation marks of a checked answer.
+
+    :param answer: An answer, whose marks all have the form `[n]`.
+    :returns: The number, the start and the end of each mark; what looks like one in code is none.
+    """
+    for match in _marks_outside_code(answer):
+        if match[0][1:-1].isdigit() and not (_name_before(answer, match) and _goes_on(answer, match)):
+            yield int(match[0][1:-1]), match.start(), match.end()
+
+
+def _marks_outside_code(text: str) -> Iterator[re.Match[str]]:
+    code = [place for match in _CODE.finditer(text) for place in match.span()]
+    return (match for match in _MARKER.finditer(text) if bisect_right(code, match.start()) % 2 == 0)
+
+
+def _name_before(text: str, mark: re.Match[str]) -> str:
+    """Give the name that a mark is glued to, as a subscript would be."""
+    name = re.search(r"[\w)]+$", text[max(mark.start() - 80, 0) : mark.start()])
+    return name[0] if name and mark[0].startswith("[") else ""
+
+
+def _goes_on(text: str, mark: re.Match[str]) -> bool:
+    return _GOES_ON.match(text, mark.end()) is not None
 
 
 def settled(reply: str) -> str:

@@ -36,7 +36,7 @@ def conversation_of(
     :param field: what the request calls them.
     :param instructions: further instructions, which come first.
     :returns: the question, the conversation and the instructions.
-    :raises LimitError: if there are too many messages, or one is none, holds anything but text, or there is no question.
+    :raises LimitError: if a message is none or holds anything but text, or there are too many, or no question.
     """
     if len(messages) > MAX_MESSAGES:
         raise LimitError(

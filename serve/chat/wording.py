@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+from components.citing import citation_marks
 from modes.results import Citation, QueryResult
 
 REPLACED = "\n\nA check against the documents has changed this answer. The answer is:\n\n"
@@ -94,12 +95,18 @@ def places(text: str, citations: Sequence[Citation], begin: int = 0) -> list[Pla
     :returns: each mark of the answer; of a citation without one, its place in the list of sources.
     """
     end = text.rfind(_SOURCES, begin)
-    found = []
+    by_index = {citation.index: citation for citation in citations}
+    found = [
+        Place(by_index[index], begin + start, begin + stop)
+        for index, start, stop in citation_marks(text[begin:end])
+        if index in by_index
+    ]
+    marked = {place.citation.index for place in found}
     for citation in citations:
-        mark = re.compile(rf"\[{citation.index}\]")
-        inside = list(mark.finditer(text[:end], begin)) or list(mark.finditer(text, end))
-        found += [Place(citation, match.start(), match.end()) for match in inside]
-    return sorted(found, key=lambda place: place.start)
+        if citation.index not in marked:
+            start = text.index(f"\n- [{citation.index}]", end) + len("\n- ")
+            found.append(Place(citation, start, start + len(f"[{citation.index}]")))
+    return found
 
 
 def source_list(citations: Sequence[Citation]) -> str:

@@ -27,6 +27,13 @@ def test_places_count_what_was_sent_before() -> None:
     assert [place.start for place in reply.places] == [16]
 
 
+def test_code_cites_nothing() -> None:
+    """What looks like a mark in code, or goes on as a program does, is no place of a citation."""
+    result = QueryResult(mode="m", answer="`x[1]` is tall [1], as a[1] = 5 says.", citations=[citation(1)])
+    reply = written(result)
+    assert [(place.start, place.end) for place in reply.places] == [(15, 18)]
+
+
 def test_the_list_of_sources_is_one_line_each() -> None:
     """A source has title, page, section and a short quote, without line breaks and markup."""
     hostile = citation(
