@@ -17,14 +17,14 @@ from rich.progress import (
 
 from serve.commands.client import Client
 from serve.commands.questions import AnswerFile, AskedQuestion
-from serve.commands.replies import Json, kind_of, problem_in, wait_in
+from serve.commands.replies import Json, ServiceError, answer_in, problem_in, wait_in
 
 Report = Callable[[bool], None]
 
-# What passes: the service asks to come again, or another one takes over.
-_PASSING = ("model-busy", "service-stopping")
+# With Retry-After they pass: the service has much to do, or another one takes over.
+_PASSING = (429, 503)
 _TRIES = 5
-_RETRY_SECONDS = 1.0
+_MAX_WAIT_SECONDS = 60.0
 
 
 class Asking:
@@ -81,11 +81,11 @@ class Asking:
                 await self._reach(url)
                 continue
             if response.is_success:
-                return {"result": response.json()}
-            problem = problem_in(response)
-            if kind_of(problem) not in _PASSING:
+                return _result(response)
+            problem, wait = problem_in(response), wait_in(response)
+            if response.status_code not in _PASSING or wait is None:
                 break
-            await asyncio.sleep(wait_in(response) or _RETRY_SECONDS)
+            await asyncio.sleep(min(wait, _MAX_WAIT_SECONDS))
         return {"problem": problem}
 
     async def _reach(self, lost: str) -> None:
@@ -93,6 +93,13 @@ class Asking:
             # One of the workers finds the service for all of them.
             if self._client.url == lost:
                 await asyncio.to_thread(self._client.reach_again)
+
+
+def _result(response: httpx.Response) -> Json:
+    try:
+        return {"result": answer_in(response)}
+    except ServiceError as error:
+        return {"problem": {"status": 502, "detail": str(error)}}
 
 
 _HEADERS = {"Content-Type": "application/json", "Accept": "application/json"}

@@ -120,12 +120,15 @@ class Client:
         """
         asked = {"q": question, "mode": mode, "tenant_id": tenant_id, "k": top_k, "model": model}
         body = {**asked, "stream": True}
-        response = self._sent(
-            lambda http: http.send(http.build_request("POST", "/query/", json=body), stream=True)
-        )
-        with closing(response):
-            if response.is_error:
+
+        def begin(http: httpx.Client) -> httpx.Response:
+            response = http.send(http.build_request("POST", "/query/", json=body), stream=True)
+            if not response.is_success:
                 response.read()
+            return response
+
+        with closing(self._sent(begin)) as response:
+            if not response.is_success:
                 answer_in(response)
             yield from events_in(response)
 

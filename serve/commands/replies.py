@@ -1,13 +1,16 @@
 """What the service says: answers, events and problems."""
 
-import json
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
 import httpx
 
+from serve.commands.json_lines import json_value, lines_in
+
 Json = dict[str, Any]
+
+_NOT_OURS = "what answers is not this service: its reply can't be read"
 
 
 class ServiceError(RuntimeError):
@@ -36,10 +39,13 @@ def answer_in(response: httpx.Response) -> Json:
 
     :param response: the response.
     :returns: what it holds.
-    :raises ServiceError: if that is a problem.
+    :raises ServiceError: if that is a problem, or another program than the service answered.
     """
-    if not response.is_error:
-        return dict(response.json()) if response.content else {}
+    if response.is_success:
+        try:
+            return dict(json_value(response.content)) if response.content else {}
+        except (ValueError, TypeError):
+            raise ServiceError(_NOT_OURS, response.status_code) from None
     problem = problem_in(response)
     raise ServiceError(problem["detail"], response.status_code, kind_of(problem), wait_in(response))
 
@@ -52,8 +58,8 @@ def problem_in(response: httpx.Response) -> Json:
     :returns: the problem; made from the status where another program than the service answered.
     """
     with suppress(ValueError):
-        problem = response.json()
-        if isinstance(problem, dict) and "detail" in problem:
+        problem = json_value(response.content)
+        if isinstance(problem, dict) and isinstance(problem.get("detail"), str):
             return problem
     return {"status": response.status_code, "detail": response.reason_phrase}
 
@@ -76,7 +82,7 @@ def wait_in(response: httpx.Response) -> float | None:
     :returns: seconds; None where the service named none.
     """
     wait = response.headers.get("Retry-After", "")
-    return float(wait) if wait.isdigit() else None
+    return float(wait) if wait.isdecimal() else None
 
 
 def events_in(response: httpx.Response) -> Iterator[tuple[str, Json]]:
@@ -89,15 +95,15 @@ def events_in(response: httpx.Response) -> Iterator[tuple[str, Json]]:
     """
     kind = ""
     try:
-        for line in response.iter_lines():
-            field, _, value = line.partition(": ")
-            if field == "event":
-                kind = value
-            elif field == "data" and kind == "error":
-                problem = json.loads(value)
+        for line in lines_in(response.iter_bytes()):
+            field, _, value = line.partition(b": ")
+            if field == b"event":
+                kind = value.decode()
+            elif field == b"data" and kind == "error":
+                problem = json_value(value)
                 raise ServiceError(problem["detail"], problem["status"], kind_of(problem))
-            elif field == "data":
-                yield kind, json.loads(value)
+            elif field == b"data":
+                yield kind, json_value(value)
                 if kind == "result":
                     return
     except httpx.TransportError as error:

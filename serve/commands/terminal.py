@@ -1,6 +1,7 @@
 """What the commands of `thresher` share: where they print, how they end, an option or two."""
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -8,13 +9,37 @@ from itertools import islice
 from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
+from rich.segment import Segment
 
+from serve.commands.json_lines import json_text
 from settings import Settings
 
-out = Console()
-err = Console(stderr=True)
+# All but the line feed, and what UTF-8 can't hold.
+_NO_TEXT = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+class TextConsole(Console):
+    """Prints text as text: what documents, models and file names hold of a terminal's commands is left out."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        """
+        Turn something into the texts to print, and the commands to the terminal that Rich itself gives.
+
+        :param renderable: what to print.
+        :param options: how to print it.
+        :returns: the texts and commands.
+        """
+        for segment in super().render(renderable, options):
+            if segment.control or not _NO_TEXT.search(segment.text):
+                yield segment
+            else:
+                yield Segment(_NO_TEXT.sub("", segment.text), segment.style)
+
+
+out = TextConsole()
+err = TextConsole(stderr=True)
 
 
 def checked_tenant(tenant_id: str) -> str:
@@ -92,9 +117,7 @@ def print_json(value: Any) -> None:
 
     :param value: what `json` can write.
     """
-    import json
-
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+    sys.stdout.write(json_text(value, indent=2) + "\n")
 
 
 def first_of(items: Iterable[Any], limit: int) -> tuple[list[Any], bool]:
