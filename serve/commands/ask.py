@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from serve.commands.questions import AnswerFile
 
 _NAMED_PROBLEMS = 10
+_DASH = Path("-")
+_STDIN = Path("/dev/stdin")
 
 _Question = Annotated[str | None, typer.Argument(help="The question.")]
 _Mode = Annotated[str, typer.Option("--mode", "-m", help="Which mode answers; `thresher modes` lists them.")]
@@ -79,9 +81,12 @@ def _ask_one(settings: Settings, question: str, asked: dict[str, Any], as_json: 
 
 
 def _ask_all(settings: Settings, file: Path, out_file: Path, asked: dict[str, Any]) -> None:
-    from serve.commands.questions import AnswerFile, read_questions
+    from serve.commands.questions import AnswerFile, check_kind, read_questions
 
-    questions = read_questions(file, asked)
+    if out_file == _DASH:
+        raise typer.BadParameter("--out - is not taken: name a file, for it is also read")
+    check_kind(out_file)
+    questions = read_questions(_STDIN if file == _DASH else file, asked)
     found = AnswerFile(out_file, questions)
     total, left = len(questions), len(found.open_questions)
     try:

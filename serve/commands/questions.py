@@ -2,6 +2,7 @@
 
 import json
 import os
+import stat
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +18,10 @@ from serve.errors import describe
 from serve.schemas import BatchQuestion
 
 _NAMED_LINES = 10
+# A pipe may have no end.
+_MAX_LINES = 1_000_000
+# Twice the largest request that the service takes as it comes: a question is far smaller, and an answer too.
+_MAX_LINE_BYTES = 64 * 1024 * 1024
 _BEGINNING = b'{"id": '
 
 
@@ -43,7 +48,7 @@ def read_questions(path: Path, defaults: Json) -> list[AskedQuestion]:
     """
     Read questions, one JSON object a line.
 
-    :param path: the file.
+    :param path: the file, or a pipe.
     :param defaults: what holds for each question that does not say otherwise.
     :returns: the questions.
     :raises QuestionFileError: if the file can't be read or lines of it are no questions; names each of these.
@@ -51,7 +56,9 @@ def read_questions(path: Path, defaults: Json) -> list[AskedQuestion]:
     questions: list[AskedQuestion] = []
     faults: list[str] = []
     first_lines: dict[str, int] = {}
-    for number, line, _ in _lines(path):
+    for number, line, _ in lines_of(path, piped=True):
+        if number > _MAX_LINES:
+            raise QuestionFileError(f"{path} has more than {_MAX_LINES:,} lines; ask them in parts")
         try:
             question = _question(number, line, defaults)
             if question.id is not None:
@@ -67,6 +74,48 @@ def read_questions(path: Path, defaults: Json) -> list[AskedQuestion]:
     if not questions:
         raise QuestionFileError(f"{path} holds no question")
     return questions
+
+
+def check_kind(path: Path, piped: bool = False) -> None:
+    """
+    Check what a path leads to, without opening it: a device may have no end, and a pipe nobody at its other one.
+
+    :param path: the file; it need not be there.
+    :param piped: whether it may be a pipe.
+    :raises QuestionFileError: if it is something else.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise QuestionFileError(f"{path} can't be read: {error.strerror}") from None
+    if not stat.S_ISREG(mode) and not (piped and stat.S_ISFIFO(mode)):
+        kinds = "neither a file nor a pipe" if piped else "no regular file"
+        raise QuestionFileError(f"{path} is {kinds}; name a file")
+
+
+def lines_of(path: Path, piped: bool = False) -> Iterator[tuple[int, bytes, bool]]:
+    """
+    Read the lines that are not blank, of which no more is held than one.
+
+    :param path: the file.
+    :param piped: whether it may be a pipe.
+    :returns: the number of each, the line itself, and whether a line feed ends it.
+    :raises QuestionFileError: if the file can't be read, is of another kind, or has a line beyond all measure.
+    """
+    check_kind(path, piped)
+    try:
+        with path.open("rb") as file:
+            number = 0
+            while line := file.readline(_MAX_LINE_BYTES + 1):
+                number += 1
+                if len(line) > _MAX_LINE_BYTES:
+                    raise QuestionFileError(f"{path}:{number} is longer than {_MAX_LINE_BYTES:,} bytes")
+                if line.strip():
+                    yield number, line.removesuffix(b"\n"), line.endswith(b"\n")
+    except OSError as error:
+        raise QuestionFileError(f"{path} can't be read: {error.strerror}") from None
 
 
 class AnswerFile:
@@ -129,7 +178,7 @@ class AnswerFile:
     def _read(self) -> Iterator[Json]:
         if not self.path.exists():
             return
-        for number, line, ended in _lines(self.path):
+        for number, line, ended in lines_of(self.path):
             try:
                 answer = json.loads(line)
                 if not isinstance(answer["line"], int) or not isinstance(answer["question"], dict):
@@ -162,7 +211,9 @@ class AnswerFile:
 
 def _question(number: int, line: bytes, defaults: Json) -> AskedQuestion:
     try:
-        given = json.loads(line, parse_constant=_no_number)
+        given = json.loads(line.decode("utf-8-sig"), parse_constant=_no_number)
+    except UnicodeDecodeError:
+        raise ValueError("is not UTF-8") from None
     except ValueError as error:
         raise ValueError(f"is not valid JSON: {error}") from None
     if not isinstance(given, dict):
@@ -178,17 +229,6 @@ def _question(number: int, line: bytes, defaults: Json) -> AskedQuestion:
         raise ValueError("q: is missing")
     sent = {name: value for name, value in body.items() if name != "id" and value is not None}
     return AskedQuestion(number, question.id, sent)
-
-
-def _lines(path: Path) -> Iterator[tuple[int, bytes, bool]]:
-    """Give the lines that are not blank, with their numbers, and whether a line feed ends them."""
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise QuestionFileError(f"{path} can't be read: {error.strerror}") from None
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            yield number, line, number < len(lines)
 
 
 def _no_number(name: str) -> Any:
