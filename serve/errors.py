@@ -27,6 +27,7 @@ from serve import jobs
 from serve.bodies import fields_beside
 from serve.chat.errors import PREFIX, openai_error, openai_status
 from serve.indexer import BrokenPipelineError, UnknownPipelineError
+from serve.tenancy import told_of_unknown_tenant
 
 logger = logging.getLogger("thresher.error")
 
@@ -252,6 +253,8 @@ def describe(error: Exception) -> tuple[int, str, str]:
         return 422, "invalid-request", "; ".join(told)
     for error_type, status, kind in _PROBLEMS:
         if isinstance(error, error_type):
+            if isinstance(error, storing.UnknownTenantError):
+                return status, kind, told_of_unknown_tenant(error)
             plain = getattr(error, "told", "") or _TOLD.get(type(error))
             return status, kind, plain or str(error) or kind.replace("-", " ")
     return 500, "internal-error", "The request failed; the log has the reason under this request id."

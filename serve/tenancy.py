@@ -1,13 +1,16 @@
 """Whose request is this: the one place that decides which tenant a caller may name."""
 
 from collections.abc import Mapping
+from contextvars import ContextVar
 from typing import Annotated
 
 from fastapi import Depends, Request
 
-from components.storing import InvalidTenantError, check_tenant_id
+from components.storing import InvalidTenantError, UnknownTenantError, check_tenant_id
 
 DEFAULT_TENANT = "default"
+# Errors name the tenant; only the request knows whether that name is a token.
+_caller_token: ContextVar[str | None] = ContextVar("caller_token", default=None)
 
 
 class Tenancy:
@@ -59,8 +62,26 @@ def tenancy_of(headers: Mapping[str, str]) -> Tenancy:
     :param headers: the headers by their names in lower case, or in any case in Starlette's `Headers`.
     :returns: the caller's tenancy, with the token of `Authorization: Bearer`; another scheme counts as none.
     """
-    scheme, _, token = headers.get("authorization", "").strip().partition(" ")
-    return Tenancy((token.strip() if scheme.lower() == "bearer" else "") or None)
+    scheme, _, given = headers.get("authorization", "").strip().partition(" ")
+    token = (given.strip() if scheme.lower() == "bearer" else "") or None
+    _caller_token.set(token)
+    return Tenancy(token)
+
+
+def told_of_unknown_tenant(error: UnknownTenantError) -> str:
+    """
+    Tell the caller that a tenant has nothing, without repeating the token where that named the tenant.
+
+    :param error: the error of the request that `tenancy_of` was last asked about.
+    :returns: what is wrong, and what to do.
+    """
+    token = _caller_token.get()
+    if token is None or f"tenant '{token}'" not in str(error):
+        return str(error)
+    return (
+        "the bearer token (API key) names the tenant here, and that tenant has no documents; send the tenant's id as "
+        "the key, name the tenant in 'tenant_id', or ingest documents for it first"
+    )
 
 
 async def caller_tenancy(request: Request) -> Tenancy:

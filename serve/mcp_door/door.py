@@ -32,7 +32,7 @@ from serve.mcp_door.guarding import HostGuard
 from serve.mcp_door.messages import InvalidMessageError, is_notification, read_message
 from serve.mcp_door.tools import Caller, Outcome, served_tools
 from serve.service import Service
-from serve.tenancy import tenancy_of
+from serve.tenancy import Tenancy, tenancy_of
 
 PATH = "/mcp"
 _NAME = "thresher"
@@ -129,8 +129,10 @@ class McpDoor:
         request: Request = self._server.request_context.request  # type: ignore[assignment]
         key = _key(request, self._server.request_context.request_id)
         stopping = getattr(request.state, "stopping", None)
+        # Here and not in the call's own task, for telling of its failure looks at who calls.
+        tenancy = tenancy_of(request.headers)
         try:
-            outcome = await self._calls.run(self._outcome(called, request), key, stopping)
+            outcome = await self._calls.run(self._outcome(called, request, tenancy), key, stopping)
         except CallCancelledError:
             raise McpError(ErrorData(code=0, message="Request cancelled")) from None
         except Exception as error:
@@ -143,10 +145,10 @@ class McpDoor:
             )
         )
 
-    async def _outcome(self, called: CallToolRequest, request: Request) -> Outcome:
+    async def _outcome(self, called: CallToolRequest, request: Request, tenancy: Tenancy) -> Outcome:
         tool = self._tools[called.params.name]
         caller = Caller(
-            tenancy_of(request.headers),
+            tenancy,
             request.state.request_id,
             timeout_of(request.headers),
             self._teller(called),

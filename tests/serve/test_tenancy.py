@@ -5,6 +5,8 @@ import pytest
 
 from components.storing import InvalidTenantError
 from serve.tenancy import tenancy_of
+from tests.serve.conftest import log_lines
+from tests.serve.doors import DOORS, Door
 
 
 @pytest.mark.parametrize(
@@ -44,3 +46,22 @@ def test_the_token_names_the_tenant_of_our_routes(client: httpx.Client) -> None:
     refused = client.get("/documents", headers={"Authorization": "Bearer sk:secret"})
     assert refused.status_code == 422
     assert refused.json()["type"].endswith("invalid-tenant")
+
+
+@pytest.mark.parametrize("door", DOORS, ids=lambda door: door.name)
+def test_no_door_repeats_a_token_that_names_no_tenant(client: httpx.Client, door: Door) -> None:
+    """Somebody's key for another service is told and logged as what it is for here, and not repeated."""
+    headers = {"Authorization": "Bearer sk-proj-abc", "accept": "application/json, text/event-stream"}
+    with log_lines() as lines:
+        method = "GET" if door.body is None else "POST"
+        told = client.request(method, door.path, json=door.body, headers=headers).text
+    assert "the bearer token (API key) names the tenant" in told
+    assert "sk-proj" not in told
+    assert "sk-proj" not in "".join(lines)
+
+
+def test_an_unknown_tenant_that_the_request_names_is_repeated(client: httpx.Client) -> None:
+    """Where a request names the tenant itself, the answer says which one has no documents."""
+    headers = {"Authorization": "Bearer acme"}
+    refused = client.post("/query/", json={"q": "How tall?", "tenant_id": "acmee"}, headers=headers)
+    assert refused.json()["detail"].startswith("tenant 'acmee' has no documents")
