@@ -39,7 +39,9 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="Least severe level that is logged."
     )
-    max_question_chars: int = Field(4_000, ge=1, description="Longest question accepted, in characters.")
+    max_question_chars: int = Field(
+        4_000, ge=1, description="Longest question accepted, and longest instructions, in characters."
+    )
     max_batch_questions: int = Field(
         100, ge=1, description="Questions one `POST /query/batch` may carry; more are a 422."
     )

@@ -54,7 +54,7 @@ class Answering:
         :param inputs: what else the mode is given.
         :returns: the answer.
         :raises UnknownModeError: if there is no such mode.
-        :raises LimitError: if the question or `top_k` is over its limit.
+        :raises LimitError: if the question, the instructions or `top_k` are over their limit.
         :raises QueryTimeoutError: if it takes too long.
         """
         self._check(query, inputs)
@@ -81,7 +81,7 @@ class Answering:
         :returns: the events, last `result`; closing the generator cancels the run. What the mode raises, its iteration
             raises.
         :raises UnknownModeError: if there is no such mode.
-        :raises LimitError: if the question or `top_k` is over its limit.
+        :raises LimitError: if the question, the instructions or `top_k` are over their limit.
         """
         self._check(query, inputs)
         return self.registry[mode].stream(query, history, self._seconds(timeout), **inputs)
@@ -95,6 +95,13 @@ class Answering:
         if len(query) > limit:
             raise LimitError(
                 "q", f"has {len(query)} characters; at most {limit} (MAX_QUESTION_CHARS) are accepted"
+            )
+        wishes = len(inputs.get("instructions") or "")
+        if wishes > limit:
+            raise LimitError(
+                "instructions",
+                f"have {wishes} characters, in a chat with the system and developer messages; at most {limit} "
+                "(MAX_QUESTION_CHARS) are accepted",
             )
         top_k, limit = inputs.get("top_k"), self.settings.max_top_k
         if top_k is not None and top_k > limit:

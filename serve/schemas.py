@@ -3,11 +3,14 @@
 from typing import Annotated, Any, Literal
 
 from haystack.dataclasses import ChatMessage
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema
 
 from components.storing import TENANT_PATTERN, check_tenant_id
 from modes.results import QueryResult
 from serve.bodies import inlined_schema
+
+# Of a conversation only the last few messages count; chats that go on for weeks come with all of them.
+MAX_MESSAGES = 1_000
 
 
 def encodable(text: str) -> str:
@@ -99,6 +102,7 @@ class Question(Wishes):
     q: FilledText | None = Field(None, description="The question.", examples=["What is a mode?"])
     history: list[Message] = Field(
         default_factory=list,
+        max_length=MAX_MESSAGES,
         description="The conversation before the question, oldest first; the question is made self-contained from it.",
     )
 
@@ -115,18 +119,40 @@ class QueryResponse(QueryResult):
     request_id: str
 
 
+def checked_id(value: Any) -> str | int | None:
+    """
+    Check a caller's name for a question.
+
+    :param value: the name.
+    :returns: the name.
+    :raises ValueError: if it is neither a text nor a whole number.
+    """
+    # JSON's `true` is a number to Python.
+    if isinstance(value, bool) or not isinstance(value, str | int | None):
+        raise ValueError("must be a text or a whole number")
+    return encodable(value) if isinstance(value, str) else value
+
+
 class BatchQuestion(Question):
     """One question of many."""
 
-    id: str | int | None = Field(None, description="The caller's name for it; its result carries it.")
+    # Not left to pydantic, whose errors would name the kinds that it tried.
+    id: Annotated[str | int | None, PlainValidator(checked_id, json_schema_input_type=str | int | None)] = (
+        Field(None, description="The caller's name for it; its result carries it.")
+    )
+
+
+_QUESTION_OR_TEXT = {
+    "anyOf": [inlined_schema(BatchQuestion), {"type": "string", "description": "The question alone."}]
+}
 
 
 class BatchBody(Wishes):
     """Many questions; what stands beside them holds for each that does not say otherwise itself."""
 
     # Each is checked when it is asked, so that a wrong one does not stop the others.
-    questions: list[Annotated[Any, WithJsonSchema(inlined_schema(BatchQuestion))]] = Field(
-        min_length=1, examples=[[{"id": "1", "q": "What is a mode?"}]]
+    questions: list[Annotated[Any, WithJsonSchema(_QUESTION_OR_TEXT)]] = Field(
+        min_length=1, examples=[["Who made it?", {"id": "1", "q": "What is a mode?"}]]
     )
 
 
@@ -207,4 +233,8 @@ class Ready(BaseModel):
     jobs: str
     modes: list[str]
     pipelines: list[str] = Field(description="The indexing pipelines that can be asked for.")
+    runnable: list[str] = Field(
+        default_factory=list,
+        description="Plain pipelines and wrappers, at `/{name}/run`; GET /modes describes them.",
+    )
     problems: list[str] = Field(default_factory=list)
