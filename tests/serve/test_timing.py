@@ -41,3 +41,22 @@ def test_names_that_a_header_cannot_hold_are_written_otherwise() -> None:
     )
     written = server_timing([answer, answer])
     assert written == ('my_stage__;dur=2.0, llm;dur=500.0;desc="a??b? ? ???set-cookie: x 6+4 tokens"')
+
+
+def answered(model: str | None, tokens: int, **timings: float) -> QueryResult:
+    usage = Usage(prompt_tokens=tokens, completion_tokens=tokens)
+    return QueryResult(mode="m", answer="", model=model, usage=usage, timings=timings)
+
+
+def test_each_model_that_answered_is_named_once() -> None:
+    """The tokens of many answers are those of all models that gave them."""
+    answers = [answered(model, 10, llm=1) for model in ("small", "large", None, "small")]
+    assert server_timing(answers) == 'llm;dur=4000.0;desc="small and large 40+40 tokens"'
+
+
+def test_no_name_comes_twice() -> None:
+    """Stages whose names a header can't tell apart are one entry."""
+    assert (
+        server_timing([answered(None, 0, **{"ä b": 1, "a_b": 2, "é b": 3})])
+        == "__b;dur=4000.0, a_b;dur=2000.0"
+    )
