@@ -1,6 +1,7 @@
 """What the data of a JSON reply claim, and whether the chunks bear it out."""
 
 import json
+import re
 from typing import Any
 
 from haystack.dataclasses import ChatMessage
@@ -42,6 +43,11 @@ DEFAULT_SCHEMA: dict[str, Any] = {
 }
 _NO_CLAIMS = ("citations", "confidence", "cannot_answer")
 _BARE_CHOICE = "yes"
+# A unit, a currency, a language: what a schema asks for in a form that passages seldom have.
+_CODE = re.compile(r"[^\W\d]{1,3}")
+# A chunk holds a value when it has this share of its words; data are given when this share of their values is held.
+_HELD = 0.5
+_ENOUGH = 0.5
 
 
 def nothing_found(own: bool) -> dict[str, Any]:
@@ -79,7 +85,7 @@ def resolved(
     :returns: `answer`, `citations`, `cannot_answer`, `confidence`, `reasoning` and `removed_citations`.
     """
     answer = data.get("answer")
-    claims = _claims(data, labels)
+    claims, borne_out = _borne_out(_claims(data, labels), sources)
     cited = CitedText("\n".join(claims), sources)
     cited.cite(_numbers(data), cited.bare)
     cited.attribute_each(claims)
@@ -104,7 +110,8 @@ def resolved(
         "answer": answer,
         "citations": cited.citations(),
         "cannot_answer": False,
-        "confidence": confidence,
+        # The share counts as a lack of support does: confidence is a geometric mean of three parts.
+        "confidence": round(confidence * borne_out ** (1 / 3), 3),
         **told,
     }
 
@@ -140,13 +147,25 @@ def only_given(data: dict[str, Any], count: int) -> dict[str, Any]:
 
 
 def _claims(data: dict[str, Any], labels: frozenset[str]) -> list[str]:
-    """Give what the data claim: the answer, or all texts and numbers but those that the schema offers."""
+    """Give what the data claim: the answer, or all texts and numbers but those that the schema offers, and codes."""
     answer = data.get("answer")
     if isinstance(answer, str) and answer not in labels:
         return [answer]
     others = {name: value for name, value in data.items() if name not in _NO_CLAIMS}
     # A choice alone stands or falls with the question that it answers, as a plain "yes" does.
-    return [text for text in _leaves(others) if text not in labels] or [_BARE_CHOICE]
+    said = [text for text in _leaves(others) if text not in labels and not _CODE.fullmatch(text)]
+    return said or [_BARE_CHOICE]
+
+
+def _borne_out(claims: list[str], sources: Sources) -> tuple[list[str], float]:
+    """
+    Leave out the lesser part of the claims, if no chunk bears it out: what was converted or put in other words.
+
+    :returns: The claims by which the data are judged, and what share they are of all.
+    """
+    held = [claim for claim in claims if sources.support(claim, sources.best(claim)) >= _HELD]
+    share = len(held) / len(claims)
+    return (held, share) if share >= _ENOUGH else (claims, 1.0)
 
 
 def _leaves(value: Any) -> list[str]:

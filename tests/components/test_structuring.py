@@ -220,7 +220,7 @@ def test_model_of_the_request_is_passed_on():
     ("schema", "fault"),
     [
         ({"type": "objekt"}, "not valid at type"),
-        ({"type": "array"}, "describes a array"),
+        ({"type": "array"}, "one of type 'array'"),
         ({"properties": []}, "not valid at properties"),
         ({"$ref": "http://127.0.0.1:9/schema.json"}, "only references inside it"),
         (
@@ -261,3 +261,19 @@ def test_data_beside_what_the_passages_hold_leave_it_its_source():
     assert result["data"] == {"metres": 90, "stars": 5}
     assert [citation["document_id"] for citation in result["citations"]] == ["tower"]
     assert 0.5 < result["confidence"] < 1
+
+
+@pytest.mark.parametrize(
+    ("data", "given"),
+    [
+        ({"metres": 90}, True),
+        ({"metres": 90, "unit": "m"}, True),
+        ({"metres": 90, "feet": 295}, True),
+        ({"feet": 295}, False),
+    ],
+)
+def test_half_of_the_values_of_foreign_data_have_to_be_in_the_passages(data, given):
+    """A unit or a converted number does no harm beside what was found; one that stands alone is not given."""
+    result = build(Recording(data), json_schema={"type": "object"})
+    assert (result["data"], result["cannot_answer"]) == ((data, False) if given else (None, True))
+    assert not given or result["citations"][0]["document_id"] == "tower"
