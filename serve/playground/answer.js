@@ -2,8 +2,8 @@
 
 import { eventsOf, Problem, problemBox, send, serviceUrl } from "./api.js";
 import { commandBox, curlCommand } from "./curl.js";
-import { el, fill, foreign, hint, say, seconds } from "./dom.js";
-import { dataOf, notesOf, sourcesOf, usageOf, withMarkers } from "./result.js";
+import { el, fill, foreign, hint, say, seconds, visible } from "./dom.js";
+import { askedModel, dataOf, notesOf, sourcesOf, usageOf, withMarkers } from "./result.js";
 import { Searches } from "./searches.js";
 import { timesTable } from "./times.js";
 
@@ -37,7 +37,8 @@ export class AnswerPanel {
     this.element = el(
       "article",
       { class: "panel", "aria-labelledby": id },
-      el("h3", { id }, mode.name),
+      el("h3", { id }, mode.name, " · ", foreign(asked.tenant_id)),
+      el("p", { class: "asked text", dir: "auto" }, foreign(asked.q)),
       this.status,
       this.answer,
       this.notes,
@@ -103,11 +104,12 @@ export class AnswerPanel {
     } else if (kind === "token") {
       this.first ??= this.elapsed;
       say(this.status, "Writing the answer…");
-      this.answer.append(data.text);
+      this.answer.append(...visible(data.text));
     } else if (kind === "result") this.finish(data);
   }
 
   finish(result) {
+    const whole = this.elapsed;
     this.searches.finish(result);
     this.steps.hidden = false;
     this.heading.textContent = `Search: ${this.searches.summary}`;
@@ -116,8 +118,10 @@ export class AnswerPanel {
     for (const [label, text] of notesOf(result)) this.note(label, text);
     fill(this.sources, sourcesOf(result));
     const id = el("p", {}, hint("Request id: ", el("code", {}, this.requestId ?? "unknown")));
-    fill(this.figures, timesTable(result.timings, this.first), usageOf(result), dataOf(result), id);
-    say(this.status, `Answered in ${seconds(result.timings.total ?? this.elapsed)}`);
+    const { llm, ...stages } = result.timings;
+    const timings = askedModel(result) ? { ...stages, llm } : stages;
+    fill(this.figures, timesTable(timings, this.first, whole), usageOf(result), dataOf(result), id);
+    say(this.status, `Answered in ${seconds(whole)}`);
   }
 
   fail(error) {

@@ -2,9 +2,10 @@
 
 import { AnswerPanel } from "./answer.js";
 import { getJSON, problemBox } from "./api.js";
-import { el, fill } from "./dom.js";
+import { el, fill, foreign } from "./dom.js";
 import { Holdings } from "./holdings.js";
 import { watchService } from "./service.js";
+import { offerTenants, rememberTenant } from "./tenants.js";
 import { Upload } from "./uploads.js";
 
 const at = (id) => document.getElementById(id);
@@ -12,8 +13,10 @@ const named = ["tenant", "mode", "compared", "model", "k", "question"];
 const fields = Object.fromEntries(named.map((id) => [id, at(id)]));
 const [form, stop, answers] = ["ask", "stop", "answers"].map(at);
 const [uploadForm, files, uploads] = ["upload", "files", "uploads"].map(at);
-const holdings = new Holdings(at("holdings"));
+const holdings = new Holdings(at("holdings"), (name) => rememberTenant(name, at("tenants")));
 const modes = new Map();
+// Long enough for the next key: not every beginning of a name is looked up.
+const TYPING = 300;
 let panels = [];
 
 const tenant = () => fields.tenant.value.trim() || "default";
@@ -23,7 +26,9 @@ function option(value, text = value) {
 }
 
 function choose(select, value) {
-  if ([...select.options].some((choice) => choice.value === value)) select.value = value;
+  const there = [...select.options].some((choice) => choice.value === value);
+  if (there) select.value = value;
+  return there;
 }
 
 /** What was chosen is in the page's address, so that it can be loaded again and passed on. */
@@ -31,12 +36,20 @@ function restore(...names) {
   const kept = new URLSearchParams(location.hash.slice(1));
   for (const name of names.filter((name) => kept.has(name))) {
     const field = fields[name];
-    if (field instanceof HTMLSelectElement) choose(field, kept.get(name));
-    else field.value = kept.get(name);
+    if (!(field instanceof HTMLSelectElement)) field.value = kept.get(name);
+    else if (!choose(field, kept.get(name))) lacking(field.labels[0].textContent, kept.get(name), field.value);
   }
 }
 
+/** Say that the address names what is not there, and what is chosen in its place. */
+function lacking(label, name, chosen) {
+  const place = chosen ? [", so ", foreign(chosen), " is chosen"] : [];
+  at("lacking").append(el("p", { class: "notice" }, `${label}: there is no “`, foreign(name), "” here", ...place, "."));
+}
+
 function keep() {
+  // Before there are modes to choose from, the address knows better.
+  if (!modes.size) return;
   const chosen = Object.entries(fields).map(([name, field]) => [name, field.value]);
   history.replaceState(null, "", `#${new URLSearchParams(chosen.filter(([, value]) => value))}`);
 }
@@ -78,6 +91,7 @@ function leave() {
 }
 
 let watching = false;
+let known = false;
 async function watch() {
   if (watching) return;
   watching = true;
@@ -85,33 +99,29 @@ async function watch() {
     const chosen = fields.model.value;
     fill(fields.model, option("", `default (${llm.model})`), ...llm.models.map((name) => option(name)));
     if (chosen) choose(fields.model, chosen);
-    else restore("model");
+    else if (!known) restore("model");
+    known = true;
   });
   watching = false;
 }
 
 async function loadModes() {
   try {
-    const { items, broken } = await getJSON("modes");
+    const { items } = await getJSON("modes");
     for (const mode of items) modes.set(mode.name, mode);
     fill(fields.mode, ...items.map(({ name }) => option(name)));
     fill(fields.compared, option("", "nothing"), ...items.map(({ name }) => option(name)));
     choose(fields.mode, "standard");
     restore("mode", "compared");
     describeModes();
-    if (broken.length) at("mode-description").after(faults(broken));
   } catch (problem) {
     fill(answers, problemBox(problem));
   }
 }
 
-function faults(broken) {
-  return el(
-    "div",
-    { class: "notice" },
-    el("p", {}, "These files of modes have faults and are not served:"),
-    el("ul", {}, ...broken.map((fault) => el("li", {}, fault))),
-  );
+function showTenant() {
+  fill(at("owner"), foreign(tenant()));
+  holdings.show(tenant());
 }
 
 function upload(chosen) {
@@ -133,10 +143,22 @@ fields.question.addEventListener("keydown", (event) => {
   form.requestSubmit();
 });
 form.addEventListener("change", () => {
+  fill(at("lacking"));
   keep();
   describeModes();
 });
-fields.tenant.addEventListener("change", () => holdings.show(tenant()));
+let typing;
+fields.tenant.addEventListener("input", () => {
+  clearTimeout(typing);
+  typing = setTimeout(showTenant, TYPING);
+});
+addEventListener("hashchange", () => {
+  // A link to this page, opened in this page, loads nothing anew.
+  fill(at("lacking"));
+  restore(...named);
+  describeModes();
+  showTenant();
+});
 uploadForm.addEventListener("submit", (event) => {
   event.preventDefault();
   upload(files.files);
@@ -151,5 +173,6 @@ addEventListener("drop", (event) => {
 
 restore("tenant", "k", "question");
 watch();
+offerTenants(at("tenants"));
 await loadModes();
-holdings.show(tenant());
+showTenant();

@@ -1,6 +1,6 @@
 // A request as a curl command.
 
-import { button, codeBlock, el } from "./dom.js";
+import { button, codeBlock, el, visibleJSON } from "./dom.js";
 
 /** Quote a word for a POSIX shell: inside single quotes nothing has a meaning but the quote itself. */
 const quoted = (word) => `'${word.replaceAll("'", `'\\''`)}'`;
@@ -15,7 +15,7 @@ export function curlCommand(url, body) {
   return [
     `curl -X POST ${quoted(url)}`,
     `-H ${quoted("Content-Type: application/json")}`,
-    `--data-raw ${quoted(JSON.stringify(body))}`,
+    `--data-raw ${quoted(visibleJSON(body))}`,
   ].join(" \\\n  ");
 }
 

@@ -19,8 +19,26 @@ export function el(tag, attributes = {}, ...children) {
   return element;
 }
 
-/** Wrap a text of unknown origin, so that a character that turns the direction of writing turns nothing else. */
-export const foreign = (text, attributes = {}) => el("bdi", attributes, text);
+// Embeddings, overrides and isolates, with which a text can show other words than it has. Right-to-left and
+// left-to-right marks are not among them: they turn no letters, and honest texts are full of them.
+const TURNING = /([\u202a-\u202e\u2066-\u2069])/;
+const hexadecimal = (character) => character.charCodeAt(0).toString(16).padStart(4, "0");
+
+/** Split a text of unknown origin, so that each character that turns the direction of writing is seen, and turns nothing. */
+export function visible(text) {
+  return text.split(TURNING).map((part) => {
+    if (!TURNING.test(part)) return part;
+    const title = "A character that turns the direction of writing";
+    return el("span", { class: "turning", title }, `U+${hexadecimal(part).toUpperCase()}`);
+  });
+}
+
+/** Write JSON in which no character turns the direction of writing; its meaning is the same. */
+export const visibleJSON = (value, indent) =>
+  JSON.stringify(value, null, indent).replace(new RegExp(TURNING, "g"), (part) => `\\u${hexadecimal(part)}`);
+
+/** Wrap a text of unknown origin, so that its direction of writing is its own. */
+export const foreign = (text, attributes = {}) => el("bdi", attributes, ...visible(text));
 
 /** Make a button. */
 export const button = (onclick, attributes, ...children) =>

@@ -1,21 +1,27 @@
 // What a tenant holds.
 
 import { getJSON, problemBox } from "./api.js";
-import { button, count, el, fill, foreign, hint } from "./dom.js";
+import { button, count, el, fill, foreign, hint, visible } from "./dom.js";
 
 const PAGE = 50;
+const DEFAULT = "default";
+const DEMO = () => el("a", { href: "#tenant=demo" }, "demo");
 
 /** The list of a tenant's documents. */
 export class Holdings {
-  /** @param {HTMLElement} place where it is shown. */
-  constructor(place) {
+  /**
+   * @param {HTMLElement} place where it is shown.
+   * @param {function(string): void} found called with each tenant that holds something.
+   */
+  constructor(place, found) {
     this.place = place;
+    this.found = found;
   }
 
   /** Show a tenant's documents anew. */
   async show(tenant) {
     this.tenant = tenant;
-    const shown = await contentOf(tenant);
+    const shown = await contentOf(tenant, this.found);
     // Another tenant may have been chosen meanwhile.
     if (this.tenant === tenant) fill(this.place, ...shown);
   }
@@ -23,10 +29,11 @@ export class Holdings {
 
 const pageOf = (tenant, cursor) => getJSON("documents", { tenant_id: tenant, limit: PAGE, cursor });
 
-async function contentOf(tenant) {
+async function contentOf(tenant, found) {
   try {
     const { items, next } = await pageOf(tenant, null);
     if (!items.length) return [nothingYet(tenant)];
+    found(tenant);
     const list = el("ul", { class: "plain holdings" }, ...items.map(documentItem));
     return [el("h3", {}, "What ", foreign(tenant), " holds"), list, next && moreButton(tenant, list, next)];
   } catch (problem) {
@@ -63,7 +70,9 @@ function nothingYet(tenant) {
     "The tenant ",
     foreign(tenant),
     " has no documents yet. Upload some above, or with the command ",
-    el("code", {}, `thresher ingest FILES --tenant ${tenant}`),
+    el("code", {}, ...visible(`thresher ingest FILES --tenant ${tenant}`)),
     ".",
+    // Whoever opens the page for the first time has not chosen this tenant.
+    ...(tenant === DEFAULT ? [" ", el("code", {}, "make demo"), " gives some to the tenant ", DEMO(), "."] : []),
   );
 }

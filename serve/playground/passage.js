@@ -1,6 +1,6 @@
 // A chunk of a document with the cited sentences marked, in a window of its own.
 
-import { el, fill, foreign } from "./dom.js";
+import { el, fill, foreign, visible } from "./dom.js";
 
 const dialog = document.getElementById("passage");
 const [title, place, note, text] = ["title", "place", "note", "text"].map((part) =>
@@ -42,9 +42,12 @@ export function placeOf(chunk) {
 
 /**
  * Split a chunk's text into plain and marked parts.
+ * @param {Object} chunk a retrieved document of an answer.
+ * @param {Object[]} citations those to mark.
+ * @param {number} lead how many characters may stand before the first mark, for a preview that begins near it.
  * @returns {{parts: Array<string|Node>, missing: Object[]}} the parts, and the citations that are not in it.
  */
-export function markedText(chunk, citations) {
+export function markedText(chunk, citations, lead = Infinity) {
   // The service counts characters of Unicode, and JavaScript's strings count halves of some.
   const letters = Array.from(chunk.text);
   const begin = chunk.meta?.start ?? 0;
@@ -54,13 +57,24 @@ export function markedText(chunk, citations) {
     if (range) marked.fill(1, ...range);
     return !range;
   });
-  const parts = [];
-  for (let from = 0, to; from < letters.length; from = to) {
+  let from = beginning(letters, marked.indexOf(1), lead);
+  const parts = from ? ["… "] : [];
+  for (let to; from < letters.length; from = to) {
     for (to = from + 1; to < letters.length && marked[to] === marked[from]; ) to += 1;
     const piece = letters.slice(from, to).join("");
-    parts.push(marked[from] ? el("mark", {}, piece) : piece);
+    parts.push(...(marked[from] ? [el("mark", {}, ...visible(piece))] : visible(piece)));
   }
   return { parts, missing };
+}
+
+// In the line of the first mark, and there at a word's begin where one is near enough.
+function beginning(letters, mark, lead) {
+  if (mark <= 0 || lead === Infinity) return 0;
+  const line = letters.lastIndexOf("\n", mark - 1) + 1;
+  const from = Math.max(line, mark - lead);
+  if (from === line) return line;
+  const blank = letters.indexOf(" ", from) + 1;
+  return blank && blank < mark ? blank : from;
 }
 
 // A quote has blanks where its document has control characters.

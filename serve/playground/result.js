@@ -1,6 +1,6 @@
 // The parts of a finished answer.
 
-import { button, codeBlock, count, el, foreign, hint } from "./dom.js";
+import { button, codeBlock, count, el, foreign, hint, visible, visibleJSON } from "./dom.js";
 import { openPassage, placeOf, titleOf } from "./passage.js";
 
 const STRATEGIES = {
@@ -12,10 +12,10 @@ const STRATEGIES = {
 
 /** Split an answer into texts and its markers, which open what they cite. */
 export function withMarkers(result) {
-  return result.answer.split(/(\[\d+\])/).map((part) => {
+  return result.answer.split(/(\[\d+\])/).flatMap((part) => {
     const number = Number(/^\[(\d+)\]$/.exec(part)?.[1]);
     const citations = result.citations.filter((citation) => citation.index === number);
-    if (!citations.length) return part;
+    if (!citations.length) return visible(part);
     const label = `Citation ${number}: ${citations[0].title || citations[0].document_id}`;
     return button(() => open(result, citations), { class: "marker", "aria-label": label }, part);
   });
@@ -48,16 +48,21 @@ export function* notesOf({ cannot_answer, strategy, confidence, reasoning, remov
   if (finish_reason === "length") yield ["Cut off", "the model reached its limit of tokens"];
 }
 
+/** Whether a model took part; `extractive` is the service's name for answers made of the documents' sentences. */
+export const askedModel = ({ model, usage }) => usage.llm_calls > 0 && model !== "extractive";
+
 /** Say which model answered, and with how much. */
-export function usageOf({ model, usage }) {
+export function usageOf(result) {
+  const { model, usage } = result;
+  if (!askedModel(result)) return el("p", {}, hint("No model was asked."));
   const tokens = `${usage.prompt_tokens} tokens read, ${usage.completion_tokens} written`;
-  return el("p", {}, hint("Model: ", foreign(model ?? "none"), ` (${count(usage.llm_calls, "call")}, ${tokens})`));
+  return el("p", {}, hint("Model: ", foreign(model ?? "unknown"), ` (${count(usage.llm_calls, "call")}, ${tokens})`));
 }
 
 /** Show the JSON of a structured answer, or null where there is none. */
 export function dataOf({ data }) {
   if (data === null) return null;
-  const json = codeBlock("JSON", el("code", {}, JSON.stringify(data, null, 2)));
+  const json = codeBlock("JSON", el("code", {}, visibleJSON(data, 2)));
   return el("details", {}, el("summary", {}, "The answer as JSON"), json);
 }
 

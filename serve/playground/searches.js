@@ -1,7 +1,11 @@
 // What was searched and found: each chunk with its score, its grade, and whether it went on to the answer.
 
-import { button, count, el, fill, foreign, hint } from "./dom.js";
+import { button, count, el, fill, foreign, hint, visible } from "./dom.js";
 import { markedText, openPassage, placeOf, titleOf } from "./passage.js";
+import { askedModel } from "./result.js";
+
+// Of a chunk, a few lines are shown; what it is cited for should be among them.
+const LEAD = 80;
 
 /** The searches of one answer. */
 export class Searches {
@@ -32,8 +36,10 @@ export class Searches {
     }
   }
 
-  /** Take the result: which chunks the model was given, under which numbers, and what of them is cited. */
-  finish({ documents, citations }) {
+  /** Take the result: from which chunks the answer was made, under which numbers, and what of them is cited. */
+  finish(result) {
+    const { documents, citations } = result;
+    const given = askedModel(result) ? "given to the model" : "given to the answer";
     const known = new Set(this.searches.flat().map((card) => card.chunk.chunk_id));
     const untold = documents.filter((chunk) => !known.has(chunk.chunk_id));
     if (untold.length) this.add({ query: null, documents: untold });
@@ -41,7 +47,8 @@ export class Searches {
     // What a second search found again stands under the second one.
     for (const card of this.searches.flat().reverse()) {
       const id = card.chunk.chunk_id;
-      card.finish(numbers.get(id) ?? null, citations.filter((citation) => citation.chunk_id === id));
+      const cited = citations.filter((citation) => citation.chunk_id === id);
+      card.finish(numbers.get(id) ?? null, cited, given);
       numbers.delete(id);
     }
   }
@@ -56,7 +63,7 @@ class Card {
     this.chunk = chunk;
     this.number = el("span", { class: "number" });
     this.verdict = el("span", { class: "verdict" });
-    this.text = el("div", { class: "text", dir: "auto" }, chunk.text);
+    this.text = el("div", { class: "text", dir: "auto" }, ...visible(chunk.text));
     this.open = button(() => openPassage(chunk, this.citations), { class: "link" }, titleOf(chunk));
     this.citations = [];
     const score = chunk.score === null ? null : el("span", {}, `score ${chunk.score.toFixed(2)}`);
@@ -79,10 +86,10 @@ class Card {
     this.element.classList.toggle("dropped", !kept);
   }
 
-  finish(number, citations) {
+  finish(number, citations, given) {
     this.citations = citations;
     this.number.textContent = number === null ? "" : `[${number}]`;
-    fill(this.text, ...markedText(this.chunk, citations).parts);
-    if (!this.graded) this.verdict.textContent = number === null ? "not used" : "given to the model";
+    fill(this.text, ...markedText(this.chunk, citations, LEAD).parts);
+    if (!this.graded) this.verdict.textContent = number === null ? "not used" : given;
   }
 }

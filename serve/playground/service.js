@@ -1,7 +1,7 @@
 // How the service is, at the top of the page.
 
 import { serviceUrl } from "./api.js";
-import { el, fill, foreign } from "./dom.js";
+import { count, el, foreign } from "./dom.js";
 
 const WAIT = 2000;
 
@@ -30,16 +30,35 @@ async function stateOf() {
 }
 
 function show(place, state) {
-  const text = state === null ? "The service cannot be reached." : sentence(state);
-  if (place.firstChild?.textContent === text) return;
+  const content = contentOf(state);
+  // The same again is not told again, and what was unfolded stays so.
+  if (place.textContent === content.textContent) return;
   place.className = state?.status === "ok" ? "" : "notice";
-  const problems = (state?.problems ?? []).map((problem) => el("li", {}, foreign(problem)));
-  fill(place, el("p", {}, text), problems.length ? el("ul", {}, ...problems) : null);
+  place.replaceChildren(content);
+}
+
+function contentOf(state) {
+  if (state === null) return el("p", {}, "The service cannot be reached.");
+  const faults = state.problems ?? [];
+  if (!faults.length) return el("p", {}, sentence(state));
+  const beginning = works(state) ? "Ready, but not everything works" : "Questions may fail";
+  if (faults.length === 1) return el("p", {}, `${beginning}: `, foreign(faults[0]));
+  // Folded, for a list of faults would push the question far down.
+  return el(
+    "details",
+    {},
+    el("summary", {}, `${beginning}: ${count(faults.length, "fault")}`),
+    el("ul", {}, ...faults.map((fault) => el("li", {}, foreign(fault)))),
+  );
+}
+
+/** Whether questions can be asked in the modes that are there. */
+function works({ chroma, llm, modes }) {
+  return chroma === "ok" && llm.status === "ok" && modes.length > 0;
 }
 
 function sentence({ status, llm }) {
   if (status === "loading") return "The service is loading its models; questions wait until they are there.";
-  if (status !== "ok") return "The service is not ready:";
   if (llm.provider === "extractive") return "Ready. Without a language model, answers are sentences of the documents.";
   return `Ready. ${llm.model} answers (${llm.provider}).`;
 }

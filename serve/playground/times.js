@@ -2,19 +2,20 @@
 
 import { el, seconds } from "./dom.js";
 
-const NAMES = { llm: "model calls, in the stages", total: "whole answer" };
+const NAMES = { llm: "model calls, in the stages", first: "until the first words", whole: "whole answer" };
 
 /**
  * Show the times of an answer.
- * @param {Object} timings seconds by name: each stage, `llm` over all model calls, and `total`.
- * @param {number|null} first seconds until the first words came, as this page saw it.
+ * @param {Object} timings seconds by name, by the service's clock: each stage, and `llm` over all model calls.
+ * @param {number|null} first seconds until the first words came to this page.
+ * @param {number} whole seconds until the answer was whole, by the same clock: the service's `total` does not count
+ *   the way, and could be less than `first`.
  */
-export function timesTable(timings, first) {
-  const { llm, total, ...stages } = timings;
+export function timesTable({ llm, total: _, ...stages }, first, whole) {
   const rows = Object.entries(stages).map(([name, value]) => [name.replaceAll("_", " "), value, "stage"]);
   if (llm !== undefined) rows.push([NAMES.llm, llm, "part"]);
-  if (first !== null) rows.push(["first words on this page", first, "part"]);
-  if (total !== undefined) rows.push([NAMES.total, total, "total"]);
+  if (first !== null) rows.push([NAMES.first, first, "part"]);
+  rows.push([NAMES.whole, whole, "total"]);
   const longest = Math.max(...rows.map(([, value]) => value), 1e-6);
   return el(
     "table",

@@ -1,7 +1,7 @@
 // Uploading files, and following the job that indexes them.
 
 import { Problem, problemBox, problemOf, send, serviceUrl } from "./api.js";
-import { button, count, el, foreign, say } from "./dom.js";
+import { button, count, el, foreign, hint, say } from "./dom.js";
 
 const NOT_SENT = {
   title: "Not sent",
@@ -28,6 +28,7 @@ export class Upload {
       "li",
       { class: "upload" },
       el("strong", {}, foreign(name)),
+      hint(" for ", foreign(tenant)),
       this.bar,
       this.said,
       this.outcomes,

@@ -81,7 +81,9 @@ def test_screen_reader_finds_names_landmarks_and_the_answer(page: Playground) ->
     controls = {"button", "textbox", "combobox", "spinbutton", "link", "DisclosureTriangle", "progressbar"}
     assert [node for node in tree if node[0] in controls and not node[1]] == []
     assert ("button", "Citation 1: Eiffel Tower") in tree
-    assert {("heading", name) for name in ("Thresher playground", "Ask", "crag", "Documents")} <= set(tree)
+    assert {("heading", name) for name in ("Thresher playground", "Ask", "crag · acme", "Documents")} <= set(
+        tree
+    )
     answer = page.find(".answer")
     assert (answer.get_attribute("aria-live"), answer.get_attribute("aria-busy")) == ("polite", "false")
     assert re.match(r"Answered in [\d.]+ s$", page.find(".phase[role=status]").text)
@@ -132,3 +134,16 @@ def test_narrow_screen_needs_no_scrolling_sideways(page: Playground) -> None:
         assert second["y"] >= first["y"] + first["height"]
     finally:
         page.command("Emulation.clearDeviceMetricsOverride")
+
+
+def test_name_of_the_model_is_seen_whole(page: Playground) -> None:
+    """On a window of usual width, the choice of a model is as wide as the built-in model's name."""
+    page.load()
+    whole, wide = page.script(
+        "const select = document.getElementById('model');"
+        "select.replaceChildren(new Option('default (qwen2.5-coder-1.5b)'));"
+        "const wide = select.offsetWidth;"
+        "select.style.width = 'max-content';"
+        "return [select.offsetWidth, wide]"
+    )
+    assert whole <= wide

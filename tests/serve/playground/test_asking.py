@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from selenium.webdriver.common.keys import Keys
 
-from tests.serve.playground.conftest import CITED, QUESTION, Playground
+from tests.serve.playground.conftest import CITED, QUESTION, Playground, focused
 from tests.stub_llm import TEXT, Behaviour
 
 SHELL_QUESTION = 'How tall is "it", $(echo that) `tower` \\ of Eiffel\'s! & co.; 330 ~*'
@@ -39,6 +39,18 @@ def test_citation_opens_its_chunk_with_the_sentence_marked(page: Playground) -> 
         assert page.texts("#passage mark") == [CITED]
         page.find("#passage-close").click()
         assert not page.driver.find_element("id", "passage").is_displayed()
+
+
+def test_cited_words_are_in_the_preview_of_their_chunk(page: Playground) -> None:
+    """However far down a long chunk the cited sentence stands, the few lines shown of it hold it."""
+    landmarks = " ".join(f"Landmark {n} of the city is not the one that is meant." for n in range(12))
+    page.ingest("deep", [{"id": "deep", "text": f"{landmarks}\n\nOf towers: {CITED}"}])
+    page.ask(tenant="deep")
+    page.answered()
+    [shown] = page.all(".chunk .text")
+    assert shown.get_property("textContent") == f"… Of towers: {CITED}"
+    box, mark = shown.rect, page.find(".chunk mark").rect
+    assert mark["y"] + mark["height"] <= box["y"] + box["height"] + 1
 
 
 def test_grades_scores_and_fates_are_those_of_the_answer(page: Playground) -> None:
@@ -93,7 +105,8 @@ def test_two_modes_answer_side_by_side(page: Playground) -> None:
     """With a second mode to compare with, both answer the same question, one beside the other."""
     page.ask(mode="crag", compared="structured")
     page.answered(panels=2)
-    assert page.texts(".panel h3") == ["crag", "structured"]
+    assert page.texts(".panel h3") == ["crag · acme", "structured · acme"]
+    assert page.texts(".asked") == [QUESTION, QUESTION]
     left, right = (panel.rect for panel in page.all(".panel"))
     assert left["y"] == right["y"]
     assert left["x"] + left["width"] <= right["x"]
@@ -158,10 +171,46 @@ def test_lost_connection_is_told(page: Playground) -> None:
 
 
 def test_tenant_without_documents_is_told_how_to_bring_some(page: Playground) -> None:
-    """A tenant that has nothing gets no bare error: the page says how documents come."""
+    """A tenant that has nothing gets no bare error: the page says how documents come, and looks for them once."""
     page.ask(tenant="nobody")
     assert "Upload documents for this tenant first" in page.find(".problem").text
     assert "thresher ingest FILES --tenant nobody" in page.find("#holdings").text
+    looked = [url.partition("?")[2] for url in page.requested() if "/documents?" in url]
+    assert looked == ["tenant_id=nobody&limit=50"]
+
+
+def test_first_visit_leads_to_the_tenant_of_the_demonstration(page: Playground) -> None:
+    """Where the default tenant is empty, a link chooses the one that `make demo` fills."""
+    page.load()
+    page.find("#holdings a").click()
+    page.until(lambda: "demo has no documents yet" in page.find("#holdings").text)
+    assert page.find("#tenant").get_property("value") == "demo"
+    assert page.find("#upload label").text == "Files to upload for demo"
+
+
+def test_documents_follow_the_tenant_while_it_is_written(page: Playground) -> None:
+    """The list is that of the written tenant before the field is left, which is then offered at the next visit."""
+    page.load(tenant="acm")
+    page.find("#tenant").send_keys("e")
+    page.until(lambda: page.texts("#holdings h3") == ["What acme holds"])
+    assert focused(page) == "tenant"
+    page.load()
+    offered = page.script("return [...document.querySelectorAll('#tenants option')].map(one => one.value)")
+    assert offered[0] == "acme"
+    assert "acm" not in offered
+
+
+def test_link_with_an_unknown_mode_says_so(page: Playground) -> None:
+    """A mode in the address that is not there is named, with the one chosen in its place, until another is chosen."""
+    page.load(mode="crga", compared="standrd", model="gtp")
+    page.until(lambda: len(page.texts("#lacking p")) == 3)
+    assert sorted(page.texts("#lacking p")) == [
+        "Compare with: there is no “standrd” here.",
+        "Mode: there is no “crga” here, so standard is chosen.",
+        "Model: there is no “gtp” here.",
+    ]
+    page.find("#mode").send_keys("crag")
+    page.until(lambda: page.all("#lacking p") == [])
 
 
 def test_page_can_be_loaded_again_as_it_was_without_asking(page: Playground) -> None:

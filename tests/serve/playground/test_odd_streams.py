@@ -55,3 +55,14 @@ def test_chunks_that_no_search_told_are_shown_all_the_same(page: Playground) -> 
     assert page.texts(".number") == ["[2]", "[3]", "[1]"]
     page.find(".marker").click()
     assert page.texts("#passage mark") == [CITED]
+
+
+def test_first_words_never_come_after_the_whole_answer(page: Playground) -> None:
+    """Both are measured by the page's clock, whatever the service's says."""
+    result = page.client.post("/query/", json={"q": QUESTION, "tenant_id": "acme"}).json()
+    result["timings"]["total"] = 0.0
+    events = {"token": {"text": "330"}, "result": result, "done": {}}
+    ask(page, "".join(f"event: {kind}\ndata: {json.dumps(data)}\n\n" for kind, data in events.items()))
+    page.answered()
+    rows = {row.split(" words")[0].split(" answer")[0]: row.split()[-2] for row in page.texts(".times tr")}
+    assert 0 < float(rows["until the first"]) <= float(rows["whole"])

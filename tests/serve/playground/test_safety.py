@@ -35,14 +35,23 @@ def test_hostile_documents_names_and_replies_stay_text(page: Playground, files: 
     assert page.log() == []
 
 
-def test_citation_is_marked_in_a_text_that_turns_its_direction(page: Playground) -> None:
-    """A character that turns the direction of writing in a title does not turn what stands around it."""
-    page.ingest("turned", [{"id": "t", "title": "\u202eeltit", "text": f"First. {CITED}"}])
-    page.ask(tenant="turned")
+def test_characters_that_turn_the_direction_are_seen_and_turn_nothing(page: Playground) -> None:
+    """No title, chunk, question, reply or request can show other words than it has; citations are still marked."""
+    turning = "live \u202eevil\u202c \u2066x\u2069"
+    seen = "live U+202EevilU+202C U+2066xU+2069"
+    page.ingest("turned", [{"id": "t", "title": turning, "text": f"{turning}. {CITED}"}])
+    page.stub.behaviour = Behaviour(text=f"{turning}: 330 metres [1].")
+    page.ask(f"How tall is the Eiffel Tower? {turning}", tenant="turned")
     page.answered()
-    isolated = "return getComputedStyle(document.querySelector('.chunk .link bdi')).unicodeBidi"
-    assert page.script(isolated) == "isolate"
+    assert page.find(".answer").text == f"{seen}: 330 metres [1]."
+    assert page.texts(".chunk .link, .sources .link bdi, .holdings li > bdi") == [seen] * 3
+    assert page.find(".asked").text.endswith(seen)
+    assert page.find(".chunk .text").text.startswith(seen)
+    page.script("document.querySelector('.command').open = true")
+    assert "live \\u202eevil\\u202c" in page.find(".command code").text
+    assert re.findall("[\u202a-\u202e\u2066-\u2069]", page.script("return document.body.innerText")) == []
     page.find(".marker").click()
+    assert page.texts("#passage-title") == [seen]
     assert page.texts("#passage mark") == [CITED]
 
 
