@@ -29,7 +29,7 @@ from serve.errors import problem_of
 from serve.mcp_door.arguments import read_arguments
 from serve.mcp_door.calls import CallCancelledError, CallKey, Calls
 from serve.mcp_door.guarding import HostGuard
-from serve.mcp_door.messages import InvalidMessageError, is_notification, read_message
+from serve.mcp_door.messages import InvalidMessageError, read_message, wants_answer
 from serve.mcp_door.tools import Caller, Outcome, served_tools
 from serve.service import Service
 from serve.tenancy import Tenancy, tenancy_of
@@ -103,9 +103,9 @@ class McpDoor:
         except InvalidMessageError as error:
             await error.response()(scope, receive, send)
             return
-        if is_notification(message):
+        if not wants_answer(message):
             # Of all notifications there are, only this one matters where there is no state.
-            if message["method"] == "notifications/cancelled":
+            if message.get("method") == "notifications/cancelled":
                 self._cancel(request, message)
             await Response(status_code=202)(scope, receive, send)
             return

@@ -50,23 +50,37 @@ def read_message(body: bytes) -> dict[str, Any]:
         raise InvalidMessageError(
             400, INVALID_REQUEST, "the body must be one JSON-RPC message, which is an object"
         )
-    if "method" in message and isinstance(message.get("id"), str | int):
+    _check_envelope(message)
+    if wants_answer(message):
         _check_request(message)
     return message
 
 
-def is_notification(message: dict[str, Any]) -> bool:
+def wants_answer(message: dict[str, Any]) -> bool:
     """
-    Tell a notification from what wants an answer.
+    Tell a request from a notification, and from an answer to what the service never asks.
 
     :param message: the message.
-    :returns: whether it is one.
+    :returns: whether it is a request.
     """
-    return "method" in message and "id" not in message
+    return "method" in message and "id" in message
+
+
+def _check_envelope(message: dict[str, Any]) -> None:
+    """Check what JSON-RPC 2.0 asks of every message."""
+    request_id = message.get("id")
+    if "id" in message and type(request_id) not in (str, int):
+        raise InvalidMessageError(400, INVALID_REQUEST, "'id' must be a text or a whole number")
+    if message.get("jsonrpc") != "2.0":
+        raise InvalidMessageError(400, INVALID_REQUEST, "'jsonrpc' must be '2.0'", request_id)
+    if not isinstance(message.get("method", ""), str):
+        raise InvalidMessageError(400, INVALID_REQUEST, "'method' must be a text", request_id)
+    if not {"method", "result", "error"} & message.keys():
+        raise InvalidMessageError(400, INVALID_REQUEST, "'method' is missing", request_id)
 
 
 def _check_request(message: dict[str, Any]) -> None:
-    method, request_id = str(message["method"]), message["id"]
+    method, request_id = message["method"], message["id"]
     kind = _REQUEST_TYPES.get(method)
     if kind is None:
         text = f"there is no method '{method[:_LONGEST_NAME]}'"

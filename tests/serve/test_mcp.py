@@ -447,6 +447,12 @@ def test_other_methods_than_post_are_told_what_there_is(client: httpx.Client) ->
             -32700,
         ),
         (b"[]", 400, -32600),
+        (b'{"jsonrpc": "2.0", "id": null, "method": "ping"}', 400, -32600),
+        (b'{"jsonrpc": "2.0", "id": true, "method": "ping"}', 400, -32600),
+        (b'{"jsonrpc": "2.0", "id": 1.5, "method": "ping"}', 400, -32600),
+        (b'{"id": 1, "method": "ping"}', 400, -32600),
+        (b'{"jsonrpc": "2.0", "id": 1, "method": 1}', 400, -32600),
+        (b'{"jsonrpc": "2.0", "id": 1}', 400, -32600),
         (b'{"jsonrpc": "2.0", "id": 1, "method": "deploy"}', 200, -32601),
         (b'{"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"arguments": {}}}', 200, -32602),
         (b'{"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": 7}', 200, -32602),
@@ -467,6 +473,14 @@ def test_notifications_are_accepted(client: httpx.Client, method: str) -> None:
     """A notification is a 202 without a body, also one that nobody knows or that lacks its parameters."""
     answer = client.post("/mcp", json={"jsonrpc": "2.0", "method": method}, headers=CONTROL)
     assert (answer.status_code, answer.content) == (202, b"")
+
+
+def test_an_answer_to_no_question_is_taken_without_a_word(client: httpx.Client) -> None:
+    """What answers a request that the service never made is a 202, and no line in the log."""
+    with log_lines() as lines:
+        answer = client.post("/mcp", json={"jsonrpc": "2.0", "id": 1, "result": {}}, headers=CONTROL)
+    assert (answer.status_code, answer.content) == (202, b"")
+    assert [line for line in lines if "thresher.access" not in line] == []
 
 
 def test_limits_of_bodies_hold(client: httpx.Client) -> None:
