@@ -1,6 +1,7 @@
 """The command `thresher ask`: one question on the terminal, or a file of them."""
 
 import asyncio
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,7 +22,7 @@ from settings import Settings
 if TYPE_CHECKING:
     from serve.commands.questions import AnswerFile
 
-_NAMED_PROBLEMS = 10
+_NAMED_REASONS = 5
 _DASH = Path("-")
 _STDIN = Path("/dev/stdin")
 
@@ -61,7 +62,11 @@ def ask(
         elif question is None or not question.strip():
             raise typer.BadParameter("the question is empty")
         else:
-            _ask_one(settings, question, asked, as_json)
+            try:
+                _ask_one(settings, question, asked, as_json)
+            except KeyboardInterrupt:
+                err.print("stopped")
+                raise typer.Exit(INTERRUPTED) from None
 
 
 def _ask_one(settings: Settings, question: str, asked: dict[str, Any], as_json: bool) -> None:
@@ -89,9 +94,12 @@ def _ask_all(settings: Settings, file: Path, out_file: Path, asked: dict[str, An
     questions = read_questions(_STDIN if file == _DASH else file, asked)
     found = AnswerFile(out_file, questions)
     total, left = len(questions), len(found.open_questions)
+    problems: Counter[str] = Counter()
     try:
-        failed = _ask_left(settings, found, total) if left else 0
+        if left:
+            _ask_left(settings, found, total, asked["mode"], problems)
     except KeyboardInterrupt:
+        _print_reasons(problems)
         err.print(
             f"stopped; what was answered stands in {out_file}: give the command again for the others",
             markup=False,
@@ -99,19 +107,33 @@ def _ask_all(settings: Settings, file: Path, out_file: Path, asked: dict[str, An
             soft_wrap=True,
         )
         raise typer.Exit(INTERRUPTED) from None
+    failed = problems.total()
     parts = [f"{left - failed} answered"]
     parts += [f"{total - left} answered before"] if total > left else []
     parts += [f"{failed} failed, which the same command asks again"] if failed else []
     noun = "1 question" if total == 1 else f"{total} questions"
     out.print(f"{noun}: {', '.join(parts)}; see {out_file}", markup=False, highlight=False, soft_wrap=True)
     if failed:
+        _print_reasons(problems)
         raise typer.Exit(1)
 
 
-def _ask_left(settings: Settings, answers: "AnswerFile", total: int) -> int:
+def _ask_left(
+    settings: Settings, answers: "AnswerFile", total: int, mode: str, problems: Counter[str]
+) -> None:
     from serve.commands.asking import Asking, asking_bar
     from serve.commands.client import Client
 
     finished = total - len(answers.open_questions)
-    with answers, Client(settings) as client, asking_bar(err, total, finished) as report:
-        return asyncio.run(Asking(client, answers, report).ask())
+    with Client(settings) as client:
+        client.check_mode(mode)
+        with answers, asking_bar(err, total, finished) as report:
+            asyncio.run(Asking(client, answers, report, problems).ask())
+
+
+def _print_reasons(problems: Counter[str]) -> None:
+    for reason, count in problems.most_common(_NAMED_REASONS):
+        err.print(f"{count} × {reason}", markup=False, highlight=False, soft_wrap=True)
+    if (others := len(problems) - _NAMED_REASONS) > 0:
+        noun = "reason" if others == 1 else "reasons"
+        err.print(f"and {others} more {noun}, which stand in the answers", markup=False, soft_wrap=True)

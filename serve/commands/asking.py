@@ -1,6 +1,7 @@
 """Asking many questions of a service, some at a time, through whatever happens to the service meanwhile."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -34,39 +35,36 @@ class Asking:
     A question is asked again when the connection breaks, for a question changes nothing; what was answered is not.
     """
 
-    def __init__(self, client: Client, answers: AnswerFile, report: Report) -> None:
+    def __init__(self, client: Client, answers: AnswerFile, report: Report, problems: Counter[str]) -> None:
         """
         Remember whom to ask.
 
         :param client: the way to the service, reached.
         :param answers: takes the answers.
         :param report: told of each question that is through whether it was answered.
+        :param problems: counts why questions fail, by reason.
         """
         self._client = client
         self._answers = answers
         self._report = report
         self._reaching = asyncio.Lock()
+        self._problems = problems
 
-    async def ask(self) -> int:
-        """
-        Ask what has no answer yet; when this is cancelled, the service stops working on what is under way.
-
-        :returns: how many questions got a problem.
-        """
+    async def ask(self) -> None:
+        """Ask what has no answer yet; when this is cancelled, the service stops working on what is under way."""
         settings = self._client.settings
         waiting = iter(self._answers.open_questions)
         async with httpx.AsyncClient(timeout=settings.request_timeout + 10, trust_env=False) as http:
             workers = (self._work(http, waiting) for _ in range(settings.batch_concurrency))
-            return sum(await asyncio.gather(*workers))
+            await asyncio.gather(*workers)
 
-    async def _work(self, http: httpx.AsyncClient, waiting: Iterator[AskedQuestion]) -> int:
-        failed = 0
+    async def _work(self, http: httpx.AsyncClient, waiting: Iterator[AskedQuestion]) -> None:
         for question in waiting:
             outcome = await self._outcome(http, question)
             self._answers.add(question, outcome)
-            failed += "problem" in outcome
+            if problem := outcome.get("problem"):
+                self._problems[str(problem["detail"])] += 1
             self._report("result" in outcome)
-        return failed
 
     async def _outcome(self, http: httpx.AsyncClient, question: AskedQuestion) -> Json:
         problem: Json = {}

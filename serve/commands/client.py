@@ -90,6 +90,15 @@ class Client:
         """:returns: The base URL of the service that was reached last."""
         return str(self._http.base_url) if self._http is not None else ""
 
+    def check_mode(self, name: str) -> None:
+        """
+        Check that there is a mode, before much is asked of it.
+
+        :param name: the mode.
+        :raises ServiceError: if there is none of this name.
+        """
+        self._call("GET", _path("modes", name))
+
     def ask(self, question: str, mode: str, tenant_id: str, top_k: int | None, model: str | None) -> Json:
         """
         Answer a question.

@@ -42,22 +42,29 @@ def watch(console: Console, events: Iterable[tuple[str, dict[str, Any]]]) -> Que
     """
     Show how an answer is made, on a terminal; it goes when the answer is there, which may differ from its tokens.
 
+    What is written stays when there will be no answer: after Ctrl-C, or when the service breaks off.
+
     :param console: where to.
     :param events: the events of the answer, by kind, last `result`.
     :returns: the result.
     """
     written, state = "", "searching …"
-    with Live(console=console, transient=True, auto_refresh=False) as live:
-        for kind, data in events:
-            if kind == "result":
-                break
-            if kind == "token":
-                written += data["text"]
-            elif kind in _STATES:
-                state = _STATES[kind].format(**data)
-            # The end of a text that is longer than the terminal is high.
-            shown = Text(written or state, style="" if written else "dim").wrap(console, console.width)
-            live.update(Text("\n").join(shown[-console.height + 1 :]), refresh=console.is_terminal)
+    try:
+        with Live(console=console, transient=True, auto_refresh=False) as live:
+            for kind, data in events:
+                if kind == "result":
+                    break
+                if kind == "token":
+                    written += data["text"]
+                elif kind in _STATES:
+                    state = _STATES[kind].format(**data)
+                # The end of a text that is longer than the terminal is high.
+                shown = Text(written or state, style="" if written else "dim").wrap(console, console.width)
+                live.update(Text("\n").join(shown[-console.height + 1 :]), refresh=console.is_terminal)
+    except BaseException:
+        if written and console.is_terminal:
+            console.print(Text(written))
+        raise
     return QueryResult.model_validate(data)
 
 

@@ -1,9 +1,17 @@
 """`thresher ask --file`: many questions from a file, answered into another one."""
 
+import fcntl
 import json
+import os
+import pty
+import re
 import signal
+import subprocess
+import sys
+import termios
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +22,7 @@ from click.testing import Result
 from serve.commands.local import LocalService
 from settings import Settings
 from tests.serve.conftest import finished
-from tests.serve.test_cli import invoke, start
+from tests.serve.test_cli import ROOT, invoke, start, without_llm
 from tests.stub_llm import FOREVER, TEXT, Behaviour, StubLLM, running_stub
 
 QUESTIONS: list[Any] = [{"id": str(number), "q": f"Which number is {number}?"} for number in range(6)]
@@ -59,6 +67,12 @@ def ask(folder: Path, files: Files, *more: str) -> Result:
     return invoke("ask", "--file", str(files[0]), "--out", str(files[1]), *more, folder=folder)
 
 
+def _own_terminal() -> None:
+    """Hear the Ctrl-C of the terminal that is the standard input."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
 def hang(stub: StubLLM, *numbers: int) -> None:
     """Have the model never answer some of the questions."""
     stub.behaviour = lambda body: Behaviour(
@@ -94,6 +108,7 @@ def test_what_is_answered_is_not_asked_again(folder: Path, files: Files, stub: S
     run = ask(folder, files)
     assert run.exit_code == 1
     assert "4 answered, 2 failed, which the same command asks again" in run.stdout
+    assert re.search("^2 × the language model.s server refused", run.stderr, re.MULTILINE)
     problems = [answer for answer in read(files[1]) if "problem" in answer]
     assert sorted(answer["id"] for answer in problems) == ["1", "4"]
     kept = {line for line in files[1].read_text().splitlines() if '"result"' in line}
@@ -189,6 +204,56 @@ def test_an_answer_to_another_question_is_not_taken(folder: Path, files: Files, 
     assert run.exit_code == 1
     assert "under the id '0' the answer to another question" in run.stderr
     assert (files[1].read_text(), stub.started) == (before, started)
+
+
+def test_the_reasons_of_failures_are_shown(folder: Path, files: Files) -> None:
+    """Each reason comes with its count, the most frequent first; of many, the first few."""
+    lines(files[0], [{"q": "x", "mode": f"m{number}"} for number in (1, 2, 3, 3, 4, 5, 6, 7)])
+    run = ask(folder, files)
+    assert run.exit_code == 1
+    first, *said = run.stderr.splitlines()
+    assert first.startswith("2 × there is no mode 'm3'; there are")
+    assert [line[:25] for line in said[:4]] == [f"1 × there is no mode 'm{n}'" for n in (1, 2, 4, 5)]
+    assert said[4:] == ["and 2 more reasons, which stand in the answers"]
+
+
+def test_a_mode_that_is_not_there_is_said_before_anything_is_asked(folder: Path, files: Files) -> None:
+    """The mode of all questions is looked up once, and not found missing with each of them."""
+    run = ask(folder, files, "--mode", "nope")
+    assert run.exit_code == 1
+    assert run.stderr.startswith("error: there is no mode 'nope'; there are")
+    assert run.stdout == ""
+    assert not files[1].exists()
+
+
+def test_ctrl_c_leaves_what_was_written_of_an_answer(folder: Path, stub: StubLLM) -> None:
+    """On a terminal, Ctrl-C stops the model and keeps the words that came."""
+    stub.behaviour, aborted = Behaviour(hang_after=5), stub.aborted
+    terminal, end = pty.openpty()
+    command = [sys.executable, "-c", "from serve.cli import main; main()", "ask", "How tall is the tower?"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **without_llm(folder)}
+    run = subprocess.Popen(
+        command,
+        env=environment,
+        stdin=end,
+        stdout=end,
+        stderr=end,
+        start_new_session=True,
+        preexec_fn=_own_terminal,
+    )
+    os.close(end)
+    said = b""
+    while b"Paris" not in said:
+        said += os.read(terminal, 10_000)
+    os.write(terminal, b"\x03")
+    # A terminal that nobody has any more is an error to read.
+    with suppress(OSError):
+        while more := os.read(terminal, 10_000):
+            said += more
+    os.close(terminal)
+    assert run.wait() == 130
+    assert said.decode().rpartition("\x1b[2K")[2].split() == [*TEXT.split()[:5], "stopped"]
+    stub.wait_until(lambda: stub.aborted == aborted + 1, 1.0)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Answers as the terminal shows them."""
 
 import io
+from collections.abc import Iterator
 
 import pytest
 from haystack import Document
@@ -8,6 +9,7 @@ from rich.console import Console
 
 from modes.results import Citation, QueryResult, RetrievedDocument
 from serve.commands.display import show_result, watch
+from serve.commands.replies import ServiceError
 
 QUOTE = {
     "index": 1,
@@ -62,3 +64,21 @@ def test_an_answer_is_shown_while_it_is_written() -> None:
     assert "searching again as: tower height" in shown[True]
     assert "The very last words." in shown[True]
     assert shown[False].strip() == ""
+
+
+@pytest.mark.parametrize("fault", [KeyboardInterrupt, ServiceError("the answer broke off before its end")])
+def test_what_is_written_stays_when_there_is_no_answer(fault: BaseException) -> None:
+    """After Ctrl-C, or when the service breaks off, a terminal keeps the text so far; another program has none."""
+
+    def events() -> Iterator[tuple[str, dict[str, str]]]:
+        yield "token", {"text": "The first of many lines.\n" * 30}
+        yield "token", {"text": "The very last"}
+        raise fault
+
+    for terminal in (True, False):
+        console = Console(file=io.StringIO(), width=80, height=10, force_terminal=terminal)
+        with pytest.raises((KeyboardInterrupt, ServiceError)):
+            watch(console, events())
+        # What was shown meanwhile is erased line by line, and what stays comes after it.
+        kept = console.file.getvalue().rpartition("\x1b[2K")[2].strip()  # type: ignore[attr-defined]
+        assert kept == ("The first of many lines.\n" * 30 + "The very last" if terminal else "")
