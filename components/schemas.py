@@ -60,7 +60,10 @@ def _checked(text: str) -> Draft202012Validator:
         where = "/".join(str(part) for part in fault.absolute_path) or "its top"
         raise InvalidSchemaError(f"json_schema is not valid at {where}: {fault.message[:_SHOWN]}") from fault
     if schema.get("type", "object") != "object":
-        raise InvalidSchemaError(f"json_schema describes a {schema['type']}; replies are objects")
+        kind = json.dumps(schema["type"])
+        raise InvalidSchemaError(
+            f'json_schema has the type {kind}; it must be "object", for replies are objects'
+        )
     for part in _parts(schema):
         _check_part(part)
     return _Validator(schema)

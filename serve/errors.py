@@ -27,6 +27,7 @@ from serve import jobs
 from serve.bodies import fields_beside
 from serve.chat.errors import PREFIX, openai_error, openai_status
 from serve.indexer import BrokenPipelineError, UnknownPipelineError
+from serve.parameters import did_you_mean
 from serve.tenancy import told_of_unknown_tenant
 
 logger = logging.getLogger("thresher.error")
@@ -182,6 +183,10 @@ _HTTP_KINDS = {400: "bad-request", 404: "not-found", 405: "method-not-allowed", 
 _MESSAGES = {
     "missing": "is missing",
     "string_type": "must be a text",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
     "int_type": "must be a whole number",
     "int_parsing": "must be a whole number",
     "int_from_float": "must be a whole number",
@@ -380,8 +385,9 @@ def _completed(request: Request, fault: dict[str, Any]) -> dict[str, Any]:
 
 def _message(fault: dict[str, Any]) -> str:
     if fault["type"] == "extra_forbidden":
-        known = ", ".join(fault.get("ctx", {}).get("known", ()))
-        return f"is unknown; there are {known}" if known else "is unknown"
+        known = fault.get("ctx", {}).get("known", ())
+        hint = did_you_mean(str(fault["loc"][-1]), known)
+        return f"is unknown; there are {', '.join(known)}{hint}" if known else "is unknown"
     values = fault.get("ctx", {})
     if fault["type"] == "json_invalid":
         subject = "" if _field(fault["loc"]) else "the body "

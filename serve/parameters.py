@@ -1,5 +1,8 @@
 """Refusing what a route does not read, so that it is not silently ignored: query parameters, a body of another kind."""
 
+import difflib
+from collections.abc import Iterable
+
 from fastapi import Request
 from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
@@ -29,6 +32,18 @@ async def only_known_parameters(request: Request) -> None:
     ]
     if faults:
         raise RequestValidationError(faults)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """
+    Guess which name was meant.
+
+    :param name: one that is not known.
+    :param known: those that are.
+    :returns: a sentence that asks so, to follow on another; empty where none is near.
+    """
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f". Did you mean '{near[0]}'?" if near else ""
 
 
 async def only_forms(request: Request) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from charset_normalizer import CharsetMatch, from_bytes
 
 from components.converting.errors import SourceError
+from components.converting.kinds import READ
 
 # In the order of preference among encodings that explain a text equally well. Left out are those of machines that are
 # gone: of a short text, an old Macintosh's and a mainframe's make sense too often.
@@ -49,7 +50,10 @@ _CHARSET = re.compile(
 _TYPOGRAPHY = frozenset("’‘‚“”„«»‹›–—…•·§°€£©®™¿¡ºª´×½\xa0、。「」『』（），：；？！％～・【】《》")
 # An ASCII letter beside one of an alphabet that is not the Latin one.
 _MIXED = re.compile("(?<=[a-zA-Z])[\u0370-\u1dff]|[\u0370-\u1dff](?=[a-zA-Z])")
-_BINARY = "is no text but a binary file, or in an encoding that is not known; save it as UTF-8"
+_BINARY = (
+    f"is no text but a binary file, or a text in an encoding that is not known; send one of these: {READ}; a text in "
+    "UTF-8"
+)
 _SAMPLE = 65_536
 
 

@@ -11,7 +11,7 @@ from openai.types import Model
 from modes.mode import Mode
 from modes.recording import StreamEvent
 from modes.results import QueryResult
-from registry import ModeRegistry
+from registry import UnknownModeError
 from serve.chat.completions import ChatAnswer
 from serve.chat.open_webui import OpenWebUIEvents, from_open_webui
 from serve.chat.requests import Asked, ChatCompletionRequest, ChatRequest, ResponseRequest
@@ -23,6 +23,7 @@ from serve.errors import LimitError, problem_of
 from serve.hayhooks_door.calls import Call
 from serve.hayhooks_door.conversing import Conversation, Protocol
 from serve.hayhooks_door.wrappers import NativeWrapper
+from serve.parameters import did_you_mean
 from serve.service import Service
 from serve.sse import stream_response
 from serve.tenancy import CallerTenancy
@@ -44,7 +45,7 @@ async def get_model(
     for offered in _offered(request):
         if offered.name == model:
             return _model(offered)
-    return _model(_modes(request)[model])
+    return _model(_mode(request, model))
 
 
 @router.post("/chat/completions")
@@ -60,7 +61,7 @@ async def chat_completions(
         if not body.stream:
             return JSONResponse(wrapped_whole(answer, body.model, await wrapper.complete(said)))
         return await _stream(request, answer, wrapped_chunks(answer, wrapper.stream(said), shows_events))
-    asked = body.asked(_modes(request)[body.model], tenant)
+    asked = body.asked(_mode(request, body.model), tenant)
     if not body.stream:
         return JSONResponse(answer.whole(await _ask(request, body, asked, timeout), asked.json))
     told = OpenWebUIEvents() if shows_events else None
@@ -80,7 +81,7 @@ async def responses(
         if not body.stream:
             return JSONResponse(wrapped_whole(answer, body.model, await wrapper.complete(said)))
         return await _stream(request, answer, wrapped_events(answer, body.model, wrapper.stream(said)))
-    asked = body.asked(_modes(request)[body.model], tenant)
+    asked = body.asked(_mode(request, body.model), tenant)
     if not body.stream:
         return JSONResponse(answer.whole(await _ask(request, body, asked, timeout), asked.json))
     events = _events(request, body, asked, timeout)
@@ -93,9 +94,14 @@ def _offered(request: Request) -> Iterator[Mode | NativeWrapper]:
     yield from (wrapper for wrapper in service.wrappers.values() if wrapper.protocols)
 
 
-def _modes(request: Request) -> ModeRegistry:
+def _mode(request: Request, name: str) -> Mode:
     service: Service = request.app.state.service
-    return service.registry
+    if name in service.registry or name in service.registry.broken:
+        return service.registry[name]
+    names = [offered.name for offered in _offered(request)]
+    raise UnknownModeError(
+        f"there is no model '{name[:64]}'; there are {', '.join(names)}{did_you_mean(name, names)}"
+    )
 
 
 async def _ask(request: Request, body: ChatRequest, asked: Asked, timeout: float | None) -> QueryResult:

@@ -220,7 +220,7 @@ def test_model_of_the_request_is_passed_on():
     ("schema", "fault"),
     [
         ({"type": "objekt"}, "not valid at type"),
-        ({"type": "array"}, "one of type 'array'"),
+        ({"type": "array"}, 'has the type "array"'),
         ({"properties": []}, "not valid at properties"),
         ({"$ref": "http://127.0.0.1:9/schema.json"}, "only references inside it"),
         (

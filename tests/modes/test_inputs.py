@@ -121,7 +121,7 @@ def test_without_an_answer_there_are_no_data(
 
 def test_a_bad_schema_is_refused_before_anything_runs(registry: ModeRegistry, stub: StubLLM) -> None:
     """A schema that can't be used is refused before the search, so that no stream has begun."""
-    with pytest.raises(InvalidSchemaError, match="describes a array"):
+    with pytest.raises(InvalidSchemaError, match='has the type "array"'):
         registry["structured"].run(QUESTION, tenant_id="nobody", json_schema={"type": "array"})
     assert stub.requests == []
 

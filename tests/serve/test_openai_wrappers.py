@@ -97,6 +97,20 @@ def test_wrappers_that_chat_are_models(client: openai.OpenAI) -> None:
     assert client.models.retrieve("greeter").id == "greeter"
 
 
+def test_an_unknown_model_is_told_with_all_that_there_are(client: openai.OpenAI) -> None:
+    """The error of every route names the models that are listed, wrappers too, and the one that may be meant."""
+    listed = ", ".join(model.id for model in client.models.list())
+    for ask in (
+        lambda: client.models.retrieve("greter"),
+        lambda: client.chat.completions.create(model="greter", messages=said("x")),
+        lambda: client.responses.create(model="greter", input="x"),
+    ):
+        with pytest.raises(openai.NotFoundError) as caught:
+            ask()
+        assert caught.value.code == "model_not_found"
+        assert f"there are {listed}. Did you mean 'greeter'?" in caught.value.message
+
+
 def test_a_wrapper_answers_in_both_protocols(client: openai.OpenAI) -> None:
     """Its method gets the request as it is, and its text is the answer, whole and streamed."""
     completion = client.chat.completions.create(

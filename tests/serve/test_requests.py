@@ -39,6 +39,16 @@ def test_an_unknown_parameter_is_refused(client: httpx.Client, method: str, path
     assert ("tenant_id" in problem["detail"]) == path.startswith(("/query", "/ingest", "/documents"))
 
 
+@pytest.mark.parametrize(
+    "sent",
+    [{"params": {"q": "x", "steam": "true"}}, {"json": {"q": "x", "steam": True}}],
+    ids=["URL", "body"],
+)
+def test_a_misspelt_parameter_gets_the_one_that_was_meant(client: httpx.Client, sent: dict) -> None:
+    """Where the name of a parameter or a field is near to one that there is, the error asks whether that was meant."""
+    assert client.post("/query/", **sent).json()["detail"].endswith(". Did you mean 'stream'?")
+
+
 def test_known_parameters_and_probes_pass(client: httpx.Client) -> None:
     """Every documented parameter passes, and a probe may carry anything."""
     asked = {"q": "How tall?", "mode": "standard", "tenant_id": "acme", "k": 1}
@@ -88,6 +98,8 @@ def test_the_pipeline_in_the_url_wins(client: httpx.Client, path: str, sent: dic
             "documents.0.id: has more than 512 characters",
         ),
         ("/query/", {"q": "x", "k": 0}, "k: must be at least 1"),
+        ("/query/?stream=maybe", {"q": "x"}, "stream: must be true or false"),
+        ("/query/", {"q": "x", "stream": "maybe"}, "stream: must be true or false"),
         ("/crag/run", {}, "query: is missing"),
     ],
 )

@@ -15,7 +15,9 @@ def refused(answer: httpx.Response) -> Any:
 def test_a_field_that_a_wrapper_does_not_know_is_refused(door: httpx.Client) -> None:
     """A misspelt field is an error that names those there are."""
     answer = door.post("/greeting/run", json={"name": "Ada", "hwo": "plain"})
-    assert refused(answer) == [{"field": "hwo", "message": "is unknown; there are name, how"}]
+    assert refused(answer) == [
+        {"field": "hwo", "message": "is unknown; there are name, how. Did you mean 'how'?"}
+    ]
 
 
 @pytest.mark.parametrize("name", ["greeting", "ranker", "crag", "upload"])
@@ -42,4 +44,6 @@ def test_a_form_may_be_empty_or_have_no_files(door: httpx.Client) -> None:
 def test_a_field_that_a_form_does_not_know_is_refused(door: httpx.Client, sent: dict[str, Any]) -> None:
     """A misspelt field of a form, a file too, is an error that names those there are."""
     answer = door.post("/upload/run", **sent)
-    assert refused(answer) == [{"field": "file", "message": "is unknown; there are note, files"}]
+    assert refused(answer) == [
+        {"field": "file", "message": "is unknown; there are note, files. Did you mean 'files'?"}
+    ]
