@@ -1,6 +1,7 @@
 """`POST /query/batch`: many questions in one request."""
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -10,7 +11,7 @@ from serve.bodies import request_error
 from serve.deadlines import RequestTimeout
 from serve.errors import LimitError, problem_of
 from serve.routers.query import arguments, whole, whole_response
-from serve.schemas import BatchBody, BatchItem, BatchQuestion, BatchResponse
+from serve.schemas import BatchBody, BatchItem, BatchQuestion, BatchResponse, checked_id
 from serve.service import Service
 from serve.tenancy import CallerTenancy, Tenancy
 
@@ -52,8 +53,7 @@ class _Asking:
         self._request_id = request_id
 
     async def answer(self, given: Any, defaults: dict[str, Any]) -> BatchItem:
-        name = given.get("id") if isinstance(given, dict) else None
-        item = BatchItem(id=name if isinstance(name, str | int) else None)
+        item = BatchItem(id=_id_of(given))
         async with self._turns:
             try:
                 question = _read(given, defaults)
@@ -64,10 +64,21 @@ class _Asking:
         return item
 
 
+def _id_of(given: Any) -> str | int | None:
+    with suppress(ValueError):
+        return checked_id(given.get("id")) if isinstance(given, dict) else None
+    return None
+
+
 def _read(given: Any, defaults: dict[str, Any]) -> BatchQuestion:
+    if isinstance(given, str):
+        given = {"q": given}
     if not isinstance(given, dict):
-        raise LimitError("questions", "each must be an object with the question as 'q'")
+        raise LimitError("questions", "each must be a text, or an object with the question as 'q'")
+    # Null says nothing, so a default holds; a name that there is not stays wrong.
+    fields = BatchQuestion.model_fields
+    said = {name: value for name, value in given.items() if value is not None or name not in fields}
     try:
-        return BatchQuestion.model_validate({**defaults, **given})
+        return BatchQuestion.model_validate(defaults | said)
     except ValidationError as error:
         raise request_error(error, "body", BatchQuestion) from None

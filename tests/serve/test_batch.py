@@ -1,5 +1,6 @@
 """Many questions in one request."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -58,13 +59,18 @@ def test_each_question_gets_its_answer_in_order(client: httpx.Client) -> None:
         ({"q": "x", "id": [1]}, 422, "invalid-request"),
         ({"q": "x" * 5_000}, 422, "invalid-request"),
         ({"q": "x", "json_schema": {}}, 422, "unsupported-input"),
-        ("How tall?", 422, "invalid-request"),
+        ({"q": "x", "id": "\ud800"}, 422, "invalid-request"),
+        (" ", 422, "invalid-request"),
+        ({"q": "x", "modus": None}, 422, "invalid-request"),
+        (7, 422, "invalid-request"),
         (None, 422, "invalid-request"),
     ],
 )
 def test_a_wrong_question_stops_no_other(client: httpx.Client, wrong: Any, status: int, kind: str) -> None:
     """A question that can't be answered has the problem that a request of its own would have."""
-    answer = client.post("/query/batch", json={"tenant_id": "acme", "questions": [TOWER, wrong, LAKE]}).json()
+    # Not by the client's own encoder, which refuses a lone surrogate itself.
+    sent = json.dumps({"tenant_id": "acme", "questions": [TOWER, wrong, LAKE]})
+    answer = client.post("/query/batch", content=sent, headers={"content-type": "application/json"}).json()
     first, second, third = answer["items"]
     assert (first["problem"], third["problem"], second["result"]) == (None, None, None)
     assert (second["problem"]["status"], second["problem"]["type"]) == (
@@ -73,6 +79,29 @@ def test_a_wrong_question_stops_no_other(client: httpx.Client, wrong: Any, statu
     )
     assert second["problem"]["request_id"] == answer["request_id"]
     assert answer["failed"] == 1
+
+
+@pytest.mark.parametrize("name", [True, False, 1.5, [1], {"a": 1}])
+def test_an_id_is_a_text_or_a_whole_number(client: httpx.Client, name: Any) -> None:
+    """Another id is refused in one plain sentence, and does not come back as something else."""
+    [item] = client.post("/query/batch", json={"questions": [{**TOWER, "id": name}]}).json()["items"]
+    assert item["id"] is None
+    assert item["problem"]["detail"] == "id: must be a text or a whole number"
+
+
+def test_null_leaves_a_default_in_force(client: httpx.Client) -> None:
+    """A field that is null is one that is not given: what stands beside the questions holds."""
+    question = {**TOWER, "id": None, "k": None, "mode": None, "history": None, "tenant_id": None}
+    body = {"tenant_id": "acme", "mode": "crag", "k": 1, "questions": [question]}
+    [item] = client.post("/query/batch", json=body).json()["items"]
+    assert (item["result"]["mode"], len(item["result"]["grades"])) == ("crag", 1)
+
+
+def test_a_question_may_be_its_text_alone(client: httpx.Client) -> None:
+    """A text among the questions is asked with what stands beside them."""
+    body = {"tenant_id": "acme", "k": 1, "questions": [TOWER["q"], TOWER]}
+    text, whole = client.post("/query/batch", json=body).json()["items"]
+    assert (text["id"], text["result"]["answer"]) == (None, whole["result"]["answer"])
 
 
 @pytest.mark.parametrize(
