@@ -42,7 +42,7 @@ class UnknownModeError(LookupError):
 
 
 class BrokenModeError(LookupError):
-    """The mode's file has faults; the message lists them."""
+    """What has the name can't be used, for it has faults; the message lists them."""
 
 
 class ModeRegistry(Mapping[str, Mode]):
@@ -66,6 +66,9 @@ class ModeRegistry(Mapping[str, Mode]):
         self.indexing: dict[str, IndexingPipeline] = {}
         self.plain: dict[str, PlainPipeline] = {}
         self.broken: dict[str, list[Fault]] = {}
+        """By name: files that could not be loaded, and the wrappers of which the service says the same."""
+        self.elsewhere: dict[str, str] = {}
+        """What is no mode, by name: a sentence that says how it is called, for who takes it for one."""
         self._modes: dict[str, Mode] = {}
         self._loop = _LoopThread()
         self._standalone = self._stage(STANDALONE_STAGE, ("query", "history"), ("query",))
@@ -125,10 +128,12 @@ class ModeRegistry(Mapping[str, Mode]):
         if name in self._modes:
             return self._modes[name]
         if name in self.broken:
-            shown = "; ".join(f"line {fault.line}: {fault.message}" for fault in self.broken[name])
-            raise BrokenModeError(f"mode '{name}' could not be loaded: {shown}")
+            shown = "; ".join(fault.brief for fault in self.broken[name])
+            raise BrokenModeError(f"'{name}' could not be loaded: {shown}")
         near = difflib.get_close_matches(name, self._modes, n=1)
         hint = f" Did you mean '{near[0]}'?" if near else ""
+        if name in self.elsewhere:
+            hint = f" {self.elsewhere[name]}"
         raise UnknownModeError(f"there is no mode '{name}'; there are {', '.join(self._modes)}.{hint}")
 
     def __iter__(self) -> Iterator[str]:

@@ -6,7 +6,6 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from components.storing import DocumentStoreError
-from modes.checking import Fault
 from registry import ModeRegistry
 from resources import Resources
 from serve.answering import Answering
@@ -62,7 +61,6 @@ class Service:
             self.lock.release()
             raise
         self.wrappers: dict[str, NativeWrapper] = {}
-        self.broken_wrappers: dict[str, list[Fault]] = {}
         self.answering = Answering(settings, self.registry)
         self.activity = Activity()
         works = works and settings.redis_url is None
@@ -76,11 +74,6 @@ class Service:
         self.holdings = Holdings(self.registry, self.jobs)
         for fault in self.registry.faults:
             logger.error("%s", fault)
-
-    @property
-    def faults(self) -> list[Fault]:
-        """Every fault of every file and wrapper that could not be loaded."""
-        return self.registry.faults + [fault for faults in self.broken_wrappers.values() for fault in faults]
 
     async def start(self) -> None:
         """
@@ -153,7 +146,7 @@ class Service:
             _state(self.registry.resources.chat_models.check_async()),
         )
         loading = self._warming is None or not self._warming.done()
-        problems = [fault.brief for fault in self.faults]
+        problems = [fault.brief for fault in self.registry.faults]
         if DEFAULT_PIPELINE not in self.registry.indexing and not problems:
             problems.append(f"there is no indexing pipeline '{DEFAULT_PIPELINE}'")
         if not loading and self._warming is not None and self._warming.exception() is not None:
@@ -172,6 +165,7 @@ class Service:
             jobs=jobs,
             modes=list(self.registry),
             pipelines=list(self.registry.indexing),
+            runnable=[*self.registry.plain, *self.wrappers],
             problems=problems,
         )
 
@@ -194,7 +188,8 @@ class Service:
         # What is loaded stays. Else a request that makes thousands of objects pays for looking through all of it.
         gc.collect()
         gc.freeze()
-        logger.info("ready: modes %s", ", ".join(self.registry))
+        served = {"modes": self.registry, "pipelines": self.registry.plain, "wrappers": self.wrappers}
+        logger.info("ready: %s", "; ".join(f"{kind} {', '.join(of)}" for kind, of in served.items() if of))
 
 
 async def _state(check: Any, fault: str = "does not answer") -> str:

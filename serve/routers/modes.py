@@ -18,7 +18,7 @@ async def list_modes(request: Request) -> ModeList:
     return ModeList(
         items=[_info(mode) for mode in service.registry.values()],
         pipelines=list(_others(service)),
-        broken=[fault.brief for fault in service.faults],
+        broken=[fault.brief for fault in service.registry.faults],
     )
 
 

@@ -120,6 +120,7 @@ outputs:
 metadata:
   description: Search without an answer.
 """
+BROKEN = {"broken": "broken/pipeline_wrapper.py:2", "slipped": "slipped.yml:12"}
 
 
 def write(folder: Path, **files: str) -> Path:
@@ -141,6 +142,7 @@ def pipelines_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         upload__pipeline_wrapper=UPLOAD,
         broken__pipeline_wrapper=f"\nraise RuntimeError('{SECRET}')\n",
         ranker=RANKER,
+        slipped=RANKER.replace("joiner.top_k", "joiner.topk"),
         search=SEARCH,
     )
 

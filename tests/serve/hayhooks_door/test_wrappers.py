@@ -6,7 +6,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.serve.hayhooks_door.conftest import SECRET
+from tests.serve.conftest import RunningServer, log_lines, without_llm
+from tests.serve.hayhooks_door.conftest import BROKEN, RANKER, SECRET, write
 
 
 def greet(door: httpx.Client, how: str, **headers: str) -> httpx.Response:
@@ -117,7 +118,38 @@ def test_a_broken_wrapper_is_named_and_the_others_work(door: httpx.Client) -> No
     listed = door.get("/modes")
     assert fault in listed.json()["broken"]
     assert SECRET not in ready.text + listed.text
-    assert door.post("/broken/run", json={}).status_code == 404
+
+
+@pytest.mark.parametrize("name", ["broken", "slipped"])
+def test_what_is_broken_is_not_unknown(door: httpx.Client, name: str) -> None:
+    """A wrapper or plain pipeline that could not be loaded is a 503 with its line, at every door that could have it."""
+    message = {"role": "user", "content": "x"}
+    answers = [
+        door.post(f"/{name}/run", json={}),
+        door.post("/query/", params={"q": "x", "mode": name, "tenant_id": "acme"}),
+        door.post("/v1/chat/completions", json={"model": name, "messages": [message]}),
+    ]
+    for answer in answers:
+        assert answer.status_code == 503
+        assert f"{BROKEN[name]}: " in answer.text
+        assert SECRET not in answer.text
+    assert answers[0].json()["type"] == "urn:thresher:problem:broken-mode"
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("ranker", "'ranker' is a plain pipeline"), ("greeting", "'greeting' is a wrapper")],
+)
+def test_who_takes_something_for_a_mode_is_told_its_route(door: httpx.Client, name: str, hint: str) -> None:
+    """An unknown mode that is a plain pipeline or a wrapper is answered with the way to it."""
+    answer = door.post("/query/", params={"q": "x", "mode": name, "tenant_id": "acme"})
+    assert answer.status_code == 404
+    assert answer.json()["detail"].endswith(f"{hint}: POST /{name}/run runs it.")
+
+
+def test_ready_names_what_is_no_mode(door: httpx.Client) -> None:
+    """GET /ready lists plain pipelines and wrappers beside the modes, but none that is broken."""
+    assert set(door.get("/ready").json()["runnable"]) == {"ranker", "search", "greeting", "upload"}
 
 
 def test_wrappers_and_pipelines_are_listed(door: httpx.Client) -> None:
@@ -137,3 +169,26 @@ def test_wrappers_and_pipelines_are_listed(door: httpx.Client) -> None:
     assert {"crag", "ranker", "search", "greeting", "upload"} <= set(status["pipelines"])
     assert door.get("/status/greeting").status_code == 200
     assert door.get("/status/broken").status_code == 404
+
+
+def test_the_log_names_all_that_is_served(tmp_path: Path) -> None:
+    """The line that says that the models are loaded names modes, plain pipelines and wrappers."""
+    wrapper = """
+from hayhooks import BasePipelineWrapper
+
+
+class PipelineWrapper(BasePipelineWrapper):
+    def setup(self) -> None: ...
+
+    def run_api(self) -> str: ...
+"""
+    write(tmp_path / "pipelines", ranker=RANKER, mine__pipeline_wrapper=wrapper)
+    settings = without_llm(tmp_path, pipelines_dir=tmp_path / "pipelines")
+    server = RunningServer(settings)
+    with log_lines() as lines, server as client:
+        until = time.monotonic() + 20
+        while client.get("/ready").json()["status"] == "loading" and time.monotonic() < until:
+            time.sleep(0.02)
+        [ready] = [line for line in lines if "ready: modes " in line]
+    assert "standard" in ready
+    assert ready.rstrip().endswith("; pipelines ranker; wrappers mine")
