@@ -31,7 +31,10 @@ _Mode = Annotated[str, typer.Option("--mode", "-m", help="Which mode answers; `t
 _K = Annotated[int | None, typer.Option("--k", "-k", min=1, help="Chunks to retrieve.")]
 _Model = Annotated[str | None, typer.Option(help="Another language model, of those allowed.")]
 _File = Annotated[
-    Path | None, typer.Option("--file", help='JSON Lines with a question each: `{"id": "1", "q": "…"}`.')
+    Path | None,
+    typer.Option(
+        "--file", help='JSON Lines with a question each: `{"id": "1", "q": "…"}`; `-` reads them from a pipe.'
+    ),
 ]
 _Out = Annotated[
     Path | None,
@@ -89,7 +92,7 @@ def _ask_all(settings: Settings, file: Path, out_file: Path, asked: dict[str, An
     from serve.commands.questions import AnswerFile, check_kind, read_questions
 
     if out_file == _DASH:
-        raise typer.BadParameter("--out - is not taken: name a file, for it is also read")
+        raise typer.BadParameter("--out takes a file and not -, for the command also reads it: name a file")
     check_kind(out_file)
     questions = read_questions(_STDIN if file == _DASH else file, asked)
     found = AnswerFile(out_file, questions)

@@ -39,6 +39,22 @@ def test_questions_come_from_a_pipe(tmp_path: Path) -> None:
     assert [(question.line, question.body["q"]) for question in questions] == [(1, "First?"), (3, "Last?")]
 
 
+def test_a_dash_is_the_standard_input(tmp_path: Path) -> None:
+    """`--file -` reads what another program writes, and names the lines of it."""
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "wb") as pipe:
+        pipe.write(b"What?\n")
+    usual = os.dup(0)
+    try:
+        os.dup2(reading, 0)
+        run = invoke("ask", "--file", "-", "--out", str(tmp_path / "answers.jsonl"), folder=tmp_path)
+    finally:
+        os.dup2(usual, 0)
+        os.close(usual)
+        os.close(reading)
+    assert "/dev/stdin:1: is not valid JSON" in run.stderr
+
+
 def test_a_device_holds_no_questions() -> None:
     """What has no end is not read as questions."""
     with pytest.raises(QuestionFileError, match="/dev/zero is neither a file nor a pipe"):
