@@ -56,9 +56,9 @@ def test_a_dash_is_the_standard_input(tmp_path: Path) -> None:
 
 
 def test_a_device_holds_no_questions() -> None:
-    """What has no end is not read as questions."""
-    with pytest.raises(QuestionFileError, match="/dev/zero is neither a file nor a pipe"):
-        read_questions(Path("/dev/zero"), {})
+    """No device is read as questions: another than this one may have no end."""
+    with pytest.raises(QuestionFileError, match="/dev/null is neither a file nor a pipe"):
+        read_questions(Path("/dev/null"), {})
 
 
 def test_a_line_beyond_all_measure_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
