@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypedDict, TypeVar, Unpack
 
@@ -185,21 +185,15 @@ class Mode:
         record: RunRecord,
     ) -> QueryResult:
         begin = time.perf_counter()
-        deadline = asyncio.timeout(timeout)
-        try:
-            async with deadline:
-                with own_errors(), listen(record.hear, tokens=record.streams):
-                    given = await self._checked_inputs(query, inputs)
-                    if "history" in self._checked.inputs:
-                        given["history"] = list(history)
-                    elif history:
-                        given["query"] = await self._standalone_question(given, history, record)
-                    data = self._checked.feed(given)
-                    outputs = await self.pipeline.run_async(data, include_outputs_from=self._read_from)
-        except TimeoutError as error:
-            if timeout is None or not deadline.expired():
-                raise
-            raise QueryTimeoutError(timeout, record.running) from error
+        async with time_limit(timeout, lambda: record.running):
+            with own_errors(), listen(record.hear, tokens=record.streams):
+                given = await self._checked_inputs(query, inputs)
+                if "history" in self._checked.inputs:
+                    given["history"] = list(history)
+                elif history:
+                    given["query"] = await self._standalone_question(given, history, record)
+                data = self._checked.feed(given)
+                outputs = await self.pipeline.run_async(data, include_outputs_from=self._read_from)
         record.timings["total"] = time.perf_counter() - begin
         return self._result(outputs, record)
 
@@ -247,6 +241,25 @@ class Mode:
             usage=record.usage,
             timings={name: round(seconds, 4) for name, seconds in record.timings.items()},
         )
+
+
+@asynccontextmanager
+async def time_limit(seconds: float | None, running: Callable[[], str | None]) -> AsyncIterator[None]:
+    """
+    Stop what takes too long.
+
+    :param seconds: how long it may take.
+    :param running: names the stage that is running when the time is over.
+    :raises QueryTimeoutError: if it takes longer; what else runs out of time inside raises its own error.
+    """
+    deadline = asyncio.timeout(seconds)
+    try:
+        async with deadline:
+            yield
+    except TimeoutError as error:
+        if seconds is None or not deadline.expired():
+            raise
+        raise QueryTimeoutError(seconds, running()) from error
 
 
 @contextmanager

@@ -1,10 +1,9 @@
 """Searching alone: a retrieval stage without the rest of a mode."""
 
-import asyncio
 from typing import Any, Unpack
 
 from modes.checking import CheckedPipeline
-from modes.mode import QueryTimeoutError, RunInputs, own_errors
+from modes.mode import RunInputs, own_errors, time_limit
 from modes.results import Retrieval, RetrievedDocument
 
 
@@ -36,18 +35,12 @@ class Search:
         :raises QueryTimeoutError: if it takes longer than `timeout`.
         """
         given: dict[str, Any] = {name: value for name, value in inputs.items() if value is not None}
-        deadline = asyncio.timeout(timeout)
-        try:
-            async with deadline:
-                with own_errors():
-                    outputs = await self.pipeline.run_async(
-                        self._checked.feed({"query": query, **given}),
-                        include_outputs_from=self._checked.read_from,
-                    )
-        except TimeoutError as error:
-            if timeout is None or not deadline.expired():
-                raise
-            raise QueryTimeoutError(timeout, self.name) from error
+        async with time_limit(timeout, lambda: self.name):
+            with own_errors():
+                outputs = await self.pipeline.run_async(
+                    self._checked.feed({"query": query, **given}),
+                    include_outputs_from=self._checked.read_from,
+                )
         documents = self._checked.read(outputs)["documents"]
         return Retrieval(
             query=query, documents=[RetrievedDocument.from_haystack(document) for document in documents]
