@@ -5,18 +5,22 @@ At the same time, as Hayhooks does by default, two that import the same library 
 
 import logging
 import re
+import traceback
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from modes.checking import Fault
 from modes.kinds import RESERVED_NAMES
 from serve.hayhooks_door.library import PipelineModeError, load_wrapper
+from serve.hayhooks_door.signatures import SignatureError
 from serve.hayhooks_door.wrappers import NativeWrapper
 
 logger = logging.getLogger("thresher.wrapper")
 
 WRAPPER_FILE = "pipeline_wrapper.py"
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
+_DOTTED = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
+_MAX_TOLD = 300
 _DURABLE = (
     "implements run_durable, which is not served here; use `run_api`, and jobs (POST /ingest/) for what has to survive"
     " a restart"
@@ -24,15 +28,16 @@ _DURABLE = (
 
 
 class WrapperFaultError(Exception):
-    """A wrapper can't be served; `fault` says why."""
+    """A wrapper can't be served; `fault` says why to anybody, the message to who may read the log."""
 
-    def __init__(self, fault: Fault) -> None:
+    def __init__(self, fault: Fault, told: Fault | None = None) -> None:
         """
         Name the fault.
 
         :param fault: what is wrong and where.
+        :param told: the same with the text of what was raised, which may hold addresses and passwords.
         """
-        super().__init__(str(fault))
+        super().__init__(str(told or fault))
         self.fault = fault
 
 
@@ -57,7 +62,7 @@ def load(path: Path, taken: Collection[str] = (), allowed: bool = True) -> Nativ
     :param taken: names that something else is served as.
     :param allowed: whether code may be loaded at all.
     :returns: the wrapper.
-    :raises WrapperFaultError: if it can't be served; what its code raised is in the log.
+    :raises WrapperFaultError: if it can't be served.
     """
     name, file = path.name, path / WRAPPER_FILE
     message = _wrong_place(name, file, taken) if allowed else "PIPELINE_WRAPPERS is off, so no code is loaded"
@@ -65,10 +70,9 @@ def load(path: Path, taken: Collection[str] = (), allowed: bool = True) -> Nativ
         raise WrapperFaultError(Fault(file, 1, message))
     try:
         return NativeWrapper(name, path, load_wrapper(name, path))
-    except Exception as error:  # whatever a wrapper's code raises
-        fault = _fault(file, error)
-        logger.error("%s", fault, exc_info=error)
-        raise WrapperFaultError(fault) from error
+    except (Exception, SystemExit) as error:  # whatever a wrapper's code raises, `sys.exit` included
+        logger.debug("%s could not be loaded:\n%s", file, _own_trace(file.parent, _root(error)))
+        raise _fault_error(file, error) from error
 
 
 def _wrong_place(name: str, file: Path, taken: Collection[str]) -> str | None:
@@ -84,27 +88,58 @@ def _wrong_place(name: str, file: Path, taken: Collection[str]) -> str | None:
     return None
 
 
-def _fault(file: Path, error: Exception) -> Fault:
-    """Say what went wrong without the text of the wrapper's own error, for anybody may read it, addresses included."""
+def _root(error: BaseException) -> BaseException:
+    while error.__cause__ is not None and error.__cause__ is not error:
+        error = error.__cause__
+    return error
+
+
+def _fault_error(file: Path, error: BaseException) -> WrapperFaultError:
+    """Say what went wrong, apart from the text of the wrapper's own error."""
     if isinstance(error, PipelineModeError):
-        return Fault(file, 1, _DURABLE)
-    root: BaseException = error
-    while root.__cause__ is not None and root.__cause__ is not root:
-        root = root.__cause__
+        return WrapperFaultError(Fault(file, 1, _DURABLE))
+    root = _root(error)
     if type(root).__module__.startswith("hayhooks."):
-        return Fault(file, 1, str(root))
+        return WrapperFaultError(Fault(file, 1, str(root)))
     place, line = _place(file, root)
-    return Fault(place, line, f"loading it raised {type(root).__name__}; the log has the reason")
+    if message := _known(file.parent, root):
+        return WrapperFaultError(Fault(place, line, message))
+    message, said = f"loading it raised {type(root).__name__}", " ".join(str(root).split())[:_MAX_TOLD]
+    fault = Fault(place, line, f"{message}; the log has the reason")
+    return WrapperFaultError(fault, Fault(place, line, f"{message}: {said}"))
+
+
+def _known(directory: Path, error: BaseException) -> str | None:
+    """Put what Python itself finds wrong with code into words; it names only what stands in the code."""
+    if isinstance(error, SignatureError):
+        return str(error)
+    if isinstance(error, SyntaxError) and error.filename and _within(directory, error.filename):
+        return f"no Python: {error.msg}"
+    if not isinstance(error, ImportError | NameError) or not _DOTTED.fullmatch(error.name or ""):
+        return None
+    if isinstance(error, ModuleNotFoundError):
+        return f"there is no module {str(error.name).removeprefix(f'wrapper_{directory.name}')}"
+    return f"the name {error.name} is not defined" if isinstance(error, NameError) else None
+
+
+def _own_trace(directory: Path, error: BaseException) -> str:
+    """Leave the frames of Python's imports and of Hayhooks out, which are the same for every wrapper."""
+    frames = [
+        frame for frame in traceback.extract_tb(error.__traceback__) if _within(directory, frame.filename)
+    ]
+    return "".join([*traceback.format_list(frames), *traceback.format_exception_only(error)])
+
+
+def _within(directory: Path, file: str) -> bool:
+    return Path(file).is_relative_to(directory.resolve())
 
 
 def _place(file: Path, error: BaseException) -> tuple[Path, int]:
     """Find the innermost line of the wrapper's own code."""
     if isinstance(error, SyntaxError) and error.filename:
         return Path(error.filename), error.lineno or 1
-    found, trace = (file, 1), error.__traceback__
-    while trace is not None:
-        code = Path(trace.tb_frame.f_code.co_filename)
-        if code.is_relative_to(file.parent.resolve()):
-            found = (code, trace.tb_lineno)
-        trace = trace.tb_next
-    return found
+    if isinstance(error, SignatureError) and error.code and _within(file.parent, error.code.co_filename):
+        return Path(error.code.co_filename), error.code.co_firstlineno
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if _within(file.parent, frame.filename)]
+    return (Path(own[-1].filename), own[-1].lineno or 1) if own else (file, 1)

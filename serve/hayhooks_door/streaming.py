@@ -1,7 +1,6 @@
 """What a wrapper's method gives, as one kind of stream that has a deadline and ends when nobody reads it."""
 
 import asyncio
-import functools
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
@@ -31,6 +30,10 @@ class WrapperError(RuntimeError):
         :param name: what it is served as.
         """
         super().__init__(f"the wrapper '{name}' failed")
+
+
+class _QuitError(RuntimeError):
+    """A wrapper's code raised what ends a process, a task or a loop, and not only what it does."""
 
 
 class Deadline:
@@ -69,9 +72,19 @@ async def in_thread(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
     :param args: its arguments.
     :param kwargs: its arguments by name.
     :returns: what it gives.
+    :raises Exception: as it does; in place of what would end the event loop, a `RuntimeError`.
     """
-    call = functools.partial(copy_context().run, function, *args, **kwargs)
-    return await asyncio.get_running_loop().run_in_executor(_THREADS, call)
+
+    def quiet() -> T:
+        try:
+            return function(*args, **kwargs)
+        # An executor hands `StopIteration` to nobody, and an event loop ends with what is no `Exception`.
+        except BaseException as error:
+            if isinstance(error, Exception) and not isinstance(error, StopIteration):
+                raise
+            raise _QuitError(f"raised {type(error).__name__}") from error
+
+    return await asyncio.get_running_loop().run_in_executor(_THREADS, copy_context().run, quiet)
 
 
 @contextmanager
@@ -86,7 +99,8 @@ def safe_errors(name: str) -> Iterator[None]:
         yield
     except (HTTPException, QueryTimeoutError):
         raise
-    except Exception as error:
+    # A wrapper that calls `sys.exit` would end the service for everybody.
+    except (Exception, SystemExit) as error:
         raise WrapperError(name) from error
 
 
@@ -136,7 +150,7 @@ class _AsyncReader:
     async def close(self) -> None:
         try:
             await self._stream.aclose()
-        except Exception:
+        except (Exception, SystemExit):
             logger.warning("a wrapper's stream could not be closed", exc_info=True)
 
 
@@ -160,5 +174,5 @@ class _ThreadReader:
     def _close(self) -> None:
         try:
             self._stream.close()
-        except Exception:
+        except BaseException:  # also what would end the event loop
             logger.warning("a wrapper's stream could not be closed", exc_info=True)

@@ -22,6 +22,7 @@ from serve.hayhooks_door.library import (
     implements,
     prepare,
 )
+from serve.hayhooks_door.signatures import check_parameters
 from serve.hayhooks_door.streaming import Deadline, in_thread, is_stream, items, safe_errors
 
 _METHODS: dict[Protocol, tuple[str, str]] = {
@@ -59,6 +60,7 @@ class NativeWrapper:
         self.protocols = [protocol for protocol, (method, _) in _METHODS.items() if self._method(method)]
         """Which of `chat` and `responses` it speaks."""
         if (method := self._method("run_api")) is not None:
+            check_parameters(method)
             instance.run_api_async = self._guarded(method)
             instance._is_run_api_async_implemented = True
         self.entry = prepare(name, instance, dependencies=ROUTE_DEPENDENCIES)

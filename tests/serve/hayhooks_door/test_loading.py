@@ -31,7 +31,7 @@ def fault_of(folder: Path, code: str, name: str = "mine", **more: object) -> tup
     write(folder, **{f"{name}__pipeline_wrapper": code})
     with pytest.raises(WrapperFaultError) as caught:
         load(folder / name, **more)  # type: ignore[arg-type]
-    assert SECRET not in str(caught.value)
+    assert SECRET not in str(caught.value.fault)
     assert caught.value.fault.file.is_relative_to(folder / name)
     return caught.value.fault.line, caught.value.fault.message
 
@@ -39,24 +39,32 @@ def fault_of(folder: Path, code: str, name: str = "mine", **more: object) -> tup
 @pytest.mark.parametrize(
     ("code", "line", "part"),
     [
-        ("import nothing_of_this_name\n", 1, "raised ModuleNotFoundError"),
-        ("x = 1\ny = (\n", 2, "raised SyntaxError"),
+        ("import nothing_of_this_name\n", 1, "there is no module nothing_of_this_name"),
+        ("\nfrom .nothing import x\n", 2, "there is no module .nothing"),
+        ("x = 1\ny = (\n", 2, "no Python: '(' was never closed"),
+        (f"\nraise SyntaxError('{SECRET}')\n", 2, "raised SyntaxError; the log has the reason"),
+        (f"\nraise ModuleNotFoundError(name='{SECRET}')\n", 2, "raised ModuleNotFoundError"),
         ("x = 1\n", 1, "does not define a 'PipelineWrapper' class"),
         (f"{HEAD}        raise ValueError('{SECRET}')\n{SOUND[len(HEAD) :]}", 8, "raised ValueError"),
         (HEAD, 1, "At least one of run_api"),
         (f"{HEAD}\n    def run_api(self, name: str):\n        return name\n", 1, "missing a return type"),
-        (f"{HEAD}\n    def run_api(self, what: Missing) -> str: ...\n", 9, "raised NameError"),
+        (f"{HEAD}\n    def run_api(self, what: Missing) -> str: ...\n", 9, "the name Missing is not defined"),
         (
             f"from __future__ import annotations\n{HEAD}\n    def run_api(self, a: Missing) -> str: ...\n",
             1,
-            "NameError",
+            "the name Missing is not defined",
         ),
         (
             f"{HEAD}\n    def run_api(self, wrapper: BasePipelineWrapper) -> str: ...\n",
-            1,
-            "PydanticSchemaGeneration",
+            9,
+            "parameter 'wrapper' of run_api has a type that no request can carry",
         ),
-        (f"{HEAD}\n    def run_api(self, do: type(print)) -> str: ...\n", 1, "raised Pydantic"),
+        (
+            f"{HEAD}\n    def run_api(self, do: type(print)) -> str: ...\n",
+            9,
+            "parameter 'do' of run_api has a type",
+        ),
+        (f"{HEAD}\n    def run_api(self, x) -> str: ...\n", 9, "parameter 'x' of run_api needs a type"),
         (
             f"{HEAD}\n    def run_api(self, headers: Headers) -> str: ...\n",
             1,
@@ -69,6 +77,22 @@ def test_each_fault_has_its_line_and_no_secret(tmp_path: Path, code: str, line: 
     """A wrapper that can't be served has a fault at its own line, which never holds the text of its exception."""
     assert fault_of(tmp_path, code)[0] == line
     assert part in fault_of(tmp_path, code)[1]
+
+
+def test_the_reason_is_one_line_for_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Who may read the log gets the text of what was raised in one line, and at DEBUG the wrapper's own frames."""
+    code = f"{HEAD}        import json\n        json.loads('{{')\n"
+    write(tmp_path, mine__pipeline_wrapper=code)
+    with caplog.at_level("DEBUG", "thresher.wrapper"), pytest.raises(WrapperFaultError) as caught:
+        load(tmp_path / "mine")
+    said = "Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"
+    shown = f"{tmp_path}/mine/pipeline_wrapper.py:9: loading it raised JSONDecodeError: {said}"
+    assert str(caught.value) == shown
+    [trace] = [record for record in caplog.records if record.name == "thresher.wrapper"]
+    assert trace.levelname == "DEBUG"
+    assert trace.exc_info is None
+    frames = [line for line in trace.message.splitlines() if line.startswith("  File")]
+    assert frames == [f'  File "{tmp_path}/mine/pipeline_wrapper.py", line 9, in setup']
 
 
 @pytest.mark.parametrize(
