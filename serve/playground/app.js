@@ -43,8 +43,9 @@ function restore(...names) {
 
 /** Say that the address names what is not there, and what is chosen in its place. */
 function lacking(label, name, chosen) {
-  const place = chosen ? [", so ", foreign(chosen), " is chosen"] : [];
-  at("lacking").append(el("p", { class: "notice" }, `${label}: there is no “`, foreign(name), "” here", ...place, "."));
+  const instead = chosen ? [", so ", foreign(chosen), " is chosen"] : [];
+  const told = [`${label}: there is no “`, foreign(name), "” here", ...instead, "."];
+  at("lacking").append(el("p", { class: "notice" }, ...told));
 }
 
 function keep() {

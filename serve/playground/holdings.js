@@ -64,15 +64,14 @@ function documentItem({ document_id, title, chunks }) {
 }
 
 function nothingYet(tenant) {
+  const command = el("code", {}, ...visible(`thresher ingest FILES --tenant ${tenant}`));
+  const demo = el("p", {}, el("code", {}, "make demo"), " gives some to the tenant ", DEMO(), ".");
   return el(
-    "p",
+    "div",
     {},
-    "The tenant ",
-    foreign(tenant),
-    " has no documents yet. Upload some above, or with the command ",
-    el("code", {}, ...visible(`thresher ingest FILES --tenant ${tenant}`)),
-    ".",
+    el("p", {}, "The tenant ", foreign(tenant), " has no documents yet. Upload some above, or with this command:"),
+    el("p", {}, command),
     // Whoever opens the page for the first time has not chosen this tenant.
-    ...(tenant === DEFAULT ? [" ", el("code", {}, "make demo"), " gives some to the tenant ", DEMO(), "."] : []),
+    tenant === DEFAULT ? demo : null,
   );
 }
