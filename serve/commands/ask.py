@@ -20,7 +20,7 @@ from serve.commands.terminal import (
 from settings import Settings
 
 if TYPE_CHECKING:
-    from serve.commands.questions import AnswerFile
+    from serve.commands.answers import AnswerFile
 
 _NAMED_REASONS = 5
 _DASH = Path("-")
@@ -89,18 +89,19 @@ def _ask_one(settings: Settings, question: str, asked: dict[str, Any], as_json: 
 
 
 def _ask_all(settings: Settings, file: Path, out_file: Path, asked: dict[str, Any]) -> None:
-    from serve.commands.questions import AnswerFile, check_kind, read_questions
+    from serve.commands.answers import AnswerFile
+    from serve.commands.questions import check_kind, read_questions
 
     if out_file == _DASH:
         raise typer.BadParameter("--out takes a file and not -, for the command also reads it: name a file")
     check_kind(out_file)
     questions = read_questions(_STDIN if file == _DASH else file, asked)
-    found = AnswerFile(out_file, questions)
-    total, left = len(questions), len(found.open_questions)
     problems: Counter[str] = Counter()
     try:
-        if left:
-            _ask_left(settings, found, total, asked["mode"], problems)
+        with AnswerFile(out_file, questions) as answers:
+            total, left = len(questions), len(answers.open_questions)
+            if left:
+                _ask_left(settings, answers, total, asked["mode"], problems)
     except KeyboardInterrupt:
         _print_reasons(problems)
         err.print(
@@ -130,7 +131,7 @@ def _ask_left(
     finished = total - len(answers.open_questions)
     with Client(settings) as client:
         client.check_mode(mode)
-        with answers, asking_bar(err, total, finished) as report:
+        with asking_bar(err, total, finished) as report:
             asyncio.run(Asking(client, answers, report, problems).ask())
 
 

@@ -16,8 +16,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from serve.commands.answers import AnswerFile
 from serve.commands.client import Client
-from serve.commands.questions import AnswerFile, AskedQuestion
+from serve.commands.questions import AskedQuestion
 from serve.commands.replies import Json, ServiceError, answer_in, problem_in, wait_in
 
 Report = Callable[[bool], None]

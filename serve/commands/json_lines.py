@@ -49,3 +49,13 @@ def json_text(value: Any, indent: int | None = None) -> str:
     """
     text = json.dumps(value, ensure_ascii=False, indent=indent)
     return _TO_ESCAPE.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
+
+
+def canonical(value: Any) -> str:
+    """
+    Write a value as JSON that is the same for the same.
+
+    :param value: what `json` can write.
+    :returns: the JSON.
+    """
+    return json.dumps(value, sort_keys=True)

@@ -1,18 +1,18 @@
-"""Questions in a file and their answers in another one, which grows while they are answered."""
+"""Questions in a file."""
 
 import json
-import os
 import stat
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import from_json
 
 from components.storing import InvalidTenantError
 from serve.bodies import request_error
+from serve.commands.json_lines import canonical
 from serve.commands.replies import Json
 from serve.errors import describe
 from serve.schemas import BatchQuestion
@@ -22,7 +22,6 @@ _NAMED_LINES = 10
 _MAX_LINES = 1_000_000
 # Twice the largest request that the service takes as it comes: a question is far smaller, and an answer too.
 _MAX_LINE_BYTES = 64 * 1024 * 1024
-_BEGINNING = b'{"id": '
 
 
 class QuestionFileError(RuntimeError):
@@ -41,7 +40,7 @@ class AskedQuestion:
     @property
     def content(self) -> str:
         """:returns: What is sent, as JSON that is the same for the same."""
-        return _text(self.body)
+        return canonical(self.body)
 
 
 def read_questions(path: Path, defaults: Json) -> list[AskedQuestion]:
@@ -62,7 +61,7 @@ def read_questions(path: Path, defaults: Json) -> list[AskedQuestion]:
         try:
             question = _question(number, line, defaults)
             if question.id is not None:
-                first = first_lines.setdefault(_text(question.id), number)
+                first = first_lines.setdefault(canonical(question.id), number)
                 if first != number:
                     raise ValueError(f"has the id {question.id!r} of line {first}")
             questions.append(question)
@@ -118,106 +117,22 @@ def lines_of(path: Path, piped: bool = False) -> Iterator[tuple[int, bytes, bool
         raise QuestionFileError(f"{path} can't be read: {error.strerror}") from None
 
 
-class AnswerFile:
-    """
-    The answers to a file of questions, one JSON object a line, written as they come.
-
-    What stands in it already is not asked again. A problem is: it goes when the file is opened anew.
-
-    Usage example:
-    ```python
-    with AnswerFile(Path("answers.jsonl"), questions) as answers:
-        for question in answers.open_questions:
-            answers.add(question, {"result": ask(question.body)})
-    ```
-    """
-
-    def __init__(self, path: Path, questions: list[AskedQuestion]) -> None:
-        """
-        Read what is there.
-
-        :param path: the file; it need not be there.
-        :param questions: the questions.
-        :raises QuestionFileError: if the file holds something else, or the answer to another question of the same id.
-        """
-        self.path = path
-        self._finished = [answer for answer in self._read() if "result" in answer]
-        self.open_questions = self._open_ones(questions)
-
-    def __enter__(self) -> Self:
-        """Begin to write, behind the answers that are there."""
-        partial = self.path.with_name(f"{self.path.name}.partial")
-        try:
-            # In one step, so that a command that is killed here loses nothing.
-            with partial.open("w", encoding="utf-8") as kept:
-                kept.writelines(f"{_line(answer)}\n" for answer in self._finished)
-                kept.flush()
-                os.fsync(kept.fileno())
-            partial.replace(self.path)
-            self._file = self.path.open("a", encoding="utf-8")
-        except OSError as error:
-            raise QuestionFileError(f"{self.path} can't be written: {error.strerror}") from None
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close the file."""
-        self._file.close()
-
-    def add(self, question: AskedQuestion, outcome: Json) -> None:
-        """
-        Write what became of a question; from then on no crash loses it.
-
-        :param question: the question.
-        :param outcome: its `result`, or the `problem`.
-        """
-        answer = {"id": question.id, "line": question.line, "question": question.body, **outcome}
-        self._file.write(f"{_line(answer)}\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
-
-    def _read(self) -> Iterator[Json]:
-        if not self.path.exists():
-            return
-        for number, line, ended in lines_of(self.path):
-            try:
-                answer = json.loads(line)
-                if not isinstance(answer["line"], int) or not isinstance(answer["question"], dict):
-                    raise TypeError
-                yield {"id": None, **answer}
-            except (ValueError, TypeError, KeyError):
-                # What a killed command left half written has no end.
-                if ended or not (line.startswith(_BEGINNING) or _BEGINNING.startswith(line)):
-                    raise QuestionFileError(
-                        f"{self.path}:{number} is no answer of this command; name another file with --out"
-                    ) from None
-
-    def _open_ones(self, questions: list[AskedQuestion]) -> list[AskedQuestion]:
-        by_id = {_text(answer["id"]): answer for answer in self._finished if answer["id"] is not None}
-        without_id = Counter(_text(answer["question"]) for answer in self._finished if answer["id"] is None)
-        left = []
-        for question in questions:
-            if question.id is None:
-                without_id[question.content] -= 1
-                left += [question] if without_id[question.content] < 0 else []
-            elif (answer := by_id.get(_text(question.id))) is None:
-                left.append(question)
-            elif _text(answer["question"]) != question.content:
-                raise QuestionFileError(
-                    f"{self.path} holds under the id {question.id!r} the answer to another question, or to the same"
-                    " one asked otherwise; name another file with --out"
-                )
-        return left
-
-
 def _question(number: int, line: bytes, defaults: Json) -> AskedQuestion:
     try:
-        given = json.loads(line.decode("utf-8-sig"), parse_constant=_no_number)
+        text = line.decode("utf-8-sig")
+        given = json.loads(text, parse_constant=_no_number)
+        # The service's own reader refuses more: lone surrogates, and lists in lists too deep.
+        from_json(text)
     except UnicodeDecodeError:
         raise ValueError("is not UTF-8") from None
     except ValueError as error:
         raise ValueError(f"is not valid JSON: {error}") from None
+    except RecursionError:
+        raise ValueError("is not valid JSON: it is nested too deep") from None
     if not isinstance(given, dict):
         raise ValueError("is no JSON object with the question as 'q'")
+    if isinstance(given.get("id"), bool | float):
+        raise ValueError("id: must be a text or a whole number")
     body = {**defaults, **given}
     try:
         question = BatchQuestion.model_validate(body)
@@ -233,11 +148,3 @@ def _question(number: int, line: bytes, defaults: Json) -> AskedQuestion:
 
 def _no_number(name: str) -> Any:
     raise ValueError(f"{name} is no number in JSON")
-
-
-def _line(answer: Json) -> str:
-    return json.dumps(answer, ensure_ascii=False)
-
-
-def _text(value: Any) -> str:
-    return json.dumps(value, sort_keys=True)
