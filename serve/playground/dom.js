@@ -24,7 +24,7 @@ export function el(tag, attributes = {}, ...children) {
 const TURNING = /([\u202a-\u202e\u2066-\u2069])/;
 const hexadecimal = (character) => character.charCodeAt(0).toString(16).padStart(4, "0");
 
-/** Split a text of unknown origin, so that a character that turns the direction of writing is seen and turns nothing. */
+/** Split a text of unknown origin so that a character that turns the direction of writing is seen and turns nothing. */
 export function visible(text) {
   return text.split(TURNING).map((part) => {
     if (!TURNING.test(part)) return part;
