@@ -1,13 +1,19 @@
 """The file that answers are written to: one command at a time has it, and it stays what it was."""
 
+import asyncio
 import json
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from serve.commands.answers import AnswerFile
+from serve.commands.asking import Asking
+from serve.commands.client import Client
 from serve.commands.questions import AskedQuestion, QuestionFileError, read_questions
+from settings import Settings
+from tests.serve.test_client import service
 
 RESULT = {"result": {"answer": "yes"}}
 
@@ -112,3 +118,21 @@ def test_a_command_that_asks_nothing_leaves_no_file(tmp_path: Path) -> None:
             raise KeyError
         assert place.exists() is there
         place.touch()
+
+
+def test_a_service_that_asks_to_come_again_is_asked_again(tmp_path: Path) -> None:
+    """A refusal that names a time to wait passes, whatever its kind; a reply that is none becomes a problem."""
+    busy = (429, {"detail": "too many"})
+    replies = iter([busy, busy, (200, {"answer": "yes"}), (200, ["no", "answer"])])
+    questions, place = asked(tmp_path, 1, 2), tmp_path / "answers.jsonl"
+    settings = Settings.load(data_dir=tmp_path / "data", batch_concurrency=1)
+    with (
+        service(tmp_path, lambda _: next(replies)) as sent,  # type: ignore[arg-type, return-value]
+        Client(settings) as client,
+        AnswerFile(place, questions) as answers,
+    ):
+        asyncio.run(Asking(client, answers, lambda _: None, Counter()).ask())
+    assert len(sent) == 4
+    first, second = (json.loads(line) for line in place.read_text().splitlines())
+    assert first["result"] == {"answer": "yes"}
+    assert "not this service" in second["problem"]["detail"]
