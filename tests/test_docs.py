@@ -13,6 +13,7 @@ from resources import Resources
 from serve.app import build_app
 from serve.cli import app as command
 from serve.errors import _PROBLEMS
+from serve.schemas import QueryResponse
 from serve.service import Service
 from settings import Settings
 
@@ -152,6 +153,15 @@ def test_pipelines_in_the_documentation_load(tmp_path: Path) -> None:
         assert build(path, settings, resources).inputs["query"]
     resources.close()
     assert len(files) >= 2
+
+
+def test_the_example_answer_has_every_field() -> None:
+    """The whole answer shown in docs/http.md has the fields of an answer, and each citation's words at their place."""
+    [block] = [block for block in fenced(DOCS / "http.md", "console") if '{"mode": "crag",\n' in block]
+    assert re.findall(r'^[ {]"(\w+)": ', block, re.M) == list(QueryResponse.model_fields)
+    [(quote, begin, end)] = re.findall(r'"quote": "(.*?)", "start": (\d+), "end": (\d+)', block)
+    [text] = re.findall(r'"text": "(.*?)"', block)
+    assert text[int(begin) : int(end)] == quote
 
 
 def test_package_example_names_the_group_of_modes() -> None:
