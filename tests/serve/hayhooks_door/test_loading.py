@@ -181,4 +181,29 @@ def test_the_commands_tell_of_pipelines_and_wrappers(
     assert checked.exit_code == 1
     assert f"{files[0]}: a plain pipeline" in checked.stdout
     assert f"{files[1]}: a wrapper" in checked.stdout
-    assert f"{files[2]}/pipeline_wrapper.py:2: loading it raised RuntimeError" in checked.stderr
+    assert f"{files[2]}/pipeline_wrapper.py:2: loading it raised RuntimeError: {SECRET}\n" == checked.stderr
+
+
+def test_a_directory_is_checked_as_pipelines_dir_would_be(
+    pipelines_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`thresher check` of a directory that is no wrapper checks all in it, and says when there is nothing."""
+    monkeypatch.setenv("DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("LLM_PROVIDER", "extractive")
+    monkeypatch.setattr("serve.telemetry.configure_logging", lambda level: None)
+    checked = CliRunner().invoke(app, ["check", str(pipelines_dir)])
+    assert checked.exit_code == 1
+    kinds = {"ranker.yml": "a plain pipeline", "search.yml": "a plain pipeline"}
+    kinds |= {"greeting": "a wrapper", "upload": "a wrapper"}
+    assert checked.stdout.splitlines() == [
+        f"{pipelines_dir}/{name}: {kinds[name]}"
+        for name in ("ranker.yml", "search.yml", "greeting", "upload")
+    ]
+    faults = [line.split(": ")[0] for line in checked.stderr.splitlines()]
+    assert faults == [f"{pipelines_dir}/{place}" for place in BROKEN.values()]
+    write(tmp_path / "mine", crag__pipeline_wrapper=SOUND)
+    assert "already" in CliRunner().invoke(app, ["check", str(tmp_path / "mine")]).stderr
+    (tmp_path / "empty").mkdir()
+    empty = CliRunner().invoke(app, ["check", str(tmp_path / "empty")])
+    assert (empty.exit_code, empty.stdout) == (1, "")
+    assert empty.stderr.startswith(f"{tmp_path}/empty: there is nothing to check: ")
