@@ -124,6 +124,12 @@ def configure_logging(level: str) -> None:
     loguru.logger.disable("hayhooks.server.utils.deploy_utils")
     # What could not be imported is logged by who loads it.
     loguru.logger.disable("hayhooks.server.utils.module_loader")
+    logging.getLogger("uvicorn.error").addFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    # Who breaks an answer off has said why; uvicorn calls that an error of the application.
+    return record.msg != "ASGI callable returned without completing response."
 
 
 def give_back_loggers() -> None:

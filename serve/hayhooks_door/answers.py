@@ -39,10 +39,11 @@ async def events_answer(request: Request, stream: AsyncGenerator[Any, None]) -> 
     return await stream_response(request, chunks(), ending)
 
 
-async def text_answer(stream: AsyncGenerator[Any, None]) -> Response:
+async def text_answer(request: Request, stream: AsyncGenerator[Any, None]) -> Response:
     """
     Answer with plain text, sent as it comes.
 
+    :param request: the request.
     :param stream: what the wrapper gives; what it raises before the first text is raised here.
     :returns: the response; a fault after its begin breaks it off, which a client sees as an incomplete answer.
     """
@@ -52,7 +53,7 @@ async def text_answer(stream: AsyncGenerator[Any, None]) -> Response:
     except BaseException:
         await parts.aclose()
         raise
-    return _TextResponse(first, parts)
+    return _TextResponse(request, first, parts)
 
 
 def as_sent(item: Any) -> str | bytes | None:
@@ -79,16 +80,24 @@ async def _parts(stream: AsyncGenerator[Any, None]) -> AsyncGenerator[str | byte
                 yield part
 
 
+class _BrokenOffError(Exception):
+    """The rest of an answer can't be sent."""
+
+
 class _TextResponse(StreamingResponse):
     """Closes what it reads from also when the client has left."""
 
     media_type = "text/plain"
 
-    def __init__(self, first: str | bytes, rest: AsyncGenerator[str | bytes, None]) -> None:
+    def __init__(self, request: Request, first: str | bytes, rest: AsyncGenerator[str | bytes, None]) -> None:
         async def body() -> AsyncGenerator[str | bytes, None]:
             yield first
-            async for part in rest:
-                yield part
+            try:
+                async for part in rest:
+                    yield part
+            except Exception as error:
+                problem_of(error, request.state.request_id)
+                raise _BrokenOffError from None
 
         super().__init__(body(), headers=HEADERS)
         self._rest = rest
@@ -96,5 +105,8 @@ class _TextResponse(StreamingResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
+        except _BrokenOffError:
+            # Logged already; the server closes the connection of an answer that has no end.
+            return
         finally:
             await self._rest.aclose()

@@ -69,7 +69,8 @@ class NativeWrapper:
     @property
     def description(self) -> str:
         """What it does: the first line of the docstring of its `run_api`, or of its class."""
-        of_class = (inspect.getdoc(type(self._instance)) or "").partition("\n")[0]
+        # Not `getdoc`, which takes the docstring of the base class where there is none.
+        of_class = inspect.cleandoc(type(self._instance).__doc__ or "").partition("\n")[0]
         return self.entry.registration.metadata["description"] or of_class
 
     async def complete(self, conversation: Conversation) -> Piece:
@@ -142,7 +143,7 @@ class NativeWrapper:
                 if isinstance(result, SSEStream):
                     return await events_answer(call.request, items(self.name, result.stream, deadline))
                 if is_stream(result):
-                    return await text_answer(items(self.name, result, deadline))
+                    return await text_answer(call.request, items(self.name, result, deadline))
                 return result
             except AnyHTTPException as error:
                 # Hayhooks lets FastAPI's pass, which is a subclass.

@@ -90,6 +90,22 @@ def test_a_stream_has_a_deadline(door: httpx.Client) -> None:
         greet(door, "endless", **{"X-Request-Timeout": "0.2"})
 
 
+@pytest.mark.parametrize(
+    ("how", "told", "traces"), [("endless", "query-timeout", 0), ("broken later", "internal-error", 1)]
+)
+def test_text_that_breaks_off_is_logged_once(door: httpx.Client, how: str, told: str, traces: int) -> None:
+    """A deadline is a line of the log, a fault has its traceback once, and the server adds nothing to either."""
+    with log_lines() as lines:
+        with pytest.raises(httpx.RemoteProtocolError):
+            greet(door, how, **{"X-Request-Timeout": "0.2"})
+        assert door.get("/health").status_code == 200
+    log = "".join(lines)
+    assert log.count(f"thresher.error - {told}") == 1
+    assert log.count(" ERROR ") == traces
+    assert ("Traceback" in log) is bool(traces)
+    assert "without completing" not in log
+
+
 def test_a_client_that_leaves_closes_the_stream(door: httpx.Client, pipelines_dir: Path) -> None:
     """The generator of a wrapper is closed when nobody reads it any more."""
     left = pipelines_dir / "greeting" / "Eve left"
