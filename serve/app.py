@@ -88,7 +88,7 @@ def build_app(service: Service) -> ASGIApp:
 
 def _fixed_routes() -> Iterator[tuple[str, str]]:
     yield "POST", mcp_door.PATH
-    for module in _ROUTERS:
+    for module in (*_ROUTERS, chat):
         for route in module.router.routes:
             if isinstance(route, APIRoute) and "{" not in route.path:
                 yield from ((method, route.path) for method in route.methods or ())

@@ -25,7 +25,7 @@ from modes.mode import QueryTimeoutError, UnsupportedInputError
 from registry import BrokenModeError, UnknownModeError
 from serve import jobs
 from serve.bodies import fields_beside
-from serve.chat.errors import PREFIX, openai_error, openai_status
+from serve.chat.errors import openai_error, openai_status, speaks_openai
 from serve.indexer import BrokenPipelineError, UnknownPipelineError
 from serve.parameters import did_you_mean
 from serve.tenancy import told_of_unknown_tenant
@@ -179,6 +179,7 @@ NOT_KEPT = {"Cache-Control": "no-store"}
 _HTTP_KINDS = {400: "bad-request", 404: "not-found", 405: "method-not-allowed", 415: "unsupported-media-type"}
 
 
+_NO_OBJECT = "the body must be a JSON object, sent with Content-Type: application/json"
 # What pydantic says in words of Python, in words of the API.
 _MESSAGES = {
     "missing": "is missing",
@@ -230,8 +231,8 @@ def problem_response(
     """
     body = _problem(status, kind, detail, scope.get("state", {}).get("request_id", ""), **more)
     headers = {**NOT_KEPT, **(headers or {})}
-    if scope["path"].startswith(PREFIX):
-        return JSONResponse(openai_error(body), openai_status(status), headers)
+    if speaks_openai(scope["path"]):
+        return JSONResponse(openai_error(body, scope["path"]), openai_status(status), headers)
     return JSONResponse(body, status, headers, media_type="application/problem+json")
 
 
@@ -394,11 +395,13 @@ def _message(fault: dict[str, Any]) -> str:
         return f"{subject}is not valid JSON: {values.get('error', 'cannot be parsed')}"
     if values.get("min_length") == 1:
         return "must not be empty"
+    if fault["type"] == "missing" and tuple(fault["loc"]) == ("body",):
+        return _NO_OBJECT
     if fault["type"] in _MESSAGES:
         unit = "entries" if values.get("field_type") in ("List", "Dictionary") else "characters"
         return _MESSAGES[fault["type"]].format(**values, unit=unit)
     if fault["type"] in ("model_attributes_type", "model_type") and len(fault["loc"]) == 1:
-        return "the body must be a JSON object, sent with Content-Type: application/json"
+        return _NO_OBJECT
     return str(fault["msg"]).removeprefix("Value error, ")
 
 

@@ -95,7 +95,7 @@ class ChatAnswer:
                     yield self.chunk(delta, **usage)
                 yield self.chunk({}, finish_reason(part.result), **usage)
                 if include_usage:
-                    yield self._data(choices=[], usage=usage_of(part.result))
+                    yield self.usage_chunk(part.result)
         yield DONE
 
     def chunk(self, delta: dict[str, Any], finish: str | None = None, **more: Any) -> bytes:
@@ -109,6 +109,15 @@ class ChatAnswer:
         """
         choice = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}
         return self._data(choices=[choice], **more)
+
+    def usage_chunk(self, result: QueryResult) -> bytes:
+        """
+        Write the last chunk of a stream whose client wants the usage.
+
+        :param result: the answer.
+        :returns: a server-sent event.
+        """
+        return self._data(choices=[], usage=usage_of(result))
 
     def broken_off(self, problem: dict[str, Any]) -> bytes:
         """

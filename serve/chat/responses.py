@@ -94,7 +94,7 @@ class ResponseAnswer:
         :param problem: what went wrong.
         :returns: the last events.
         """
-        error = openai_error(problem)["error"]
+        error = openai_error(problem, "/v1/responses")["error"]
         told = {name: error[name] for name in ("message", "code", "param")}
         failed = self._response("failed", error={"code": "server_error", "message": error["message"]})
         begin = self._begin()

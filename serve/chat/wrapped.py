@@ -34,7 +34,7 @@ def wrapped_whole(answer: ChatAnswer | ResponseAnswer, name: str, piece: Piece) 
 
 
 async def wrapped_chunks(
-    answer: ChatAnswer, pieces: AsyncGenerator[Piece, None], shows_events: bool
+    answer: ChatAnswer, pieces: AsyncGenerator[Piece, None], shows_events: bool, include_usage: bool = False
 ) -> AsyncGenerator[bytes, None]:
     """
     Write a wrapper's answer as chunks of a stream.
@@ -42,6 +42,7 @@ async def wrapped_chunks(
     :param answer: writes the chunks.
     :param pieces: the wrapper's answer.
     :param shows_events: whether the client reads Open WebUI's events.
+    :param include_usage: whether a chunk with the usage comes last; the text of a wrapper tells of none.
     :returns: server-sent events, ending with `[DONE]`.
     """
     finish_reason: str | None = "stop"
@@ -63,6 +64,8 @@ async def wrapped_chunks(
             finish_reason = piece.finish_reason or finish_reason
     if finish_reason is not None:
         yield answer.chunk({}, finish_reason)
+        if include_usage:
+            yield answer.usage_chunk(_result("", "", finish_reason))
     yield DONE
 
 

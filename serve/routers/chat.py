@@ -60,7 +60,8 @@ async def chat_completions(
         said = await _conversation(request, "chat", body.messages, timeout)
         if not body.stream:
             return JSONResponse(wrapped_whole(answer, body.model, await wrapper.complete(said)))
-        return await _stream(request, answer, wrapped_chunks(answer, wrapper.stream(said), shows_events))
+        chunks = wrapped_chunks(answer, wrapper.stream(said), shows_events, body.include_usage)
+        return await _stream(request, answer, chunks)
     asked = body.asked(_mode(request, body.model), tenant)
     if not body.stream:
         return JSONResponse(answer.whole(await _ask(request, body, asked, timeout), asked.json))

@@ -482,3 +482,39 @@ def test_the_built_in_model_streams_what_it_answers(small_model_path: Path, tmp_
             assert completion.usage is not None
             assert completion.usage.completion_tokens > 0
             assert streamed(client, max_tokens=40) == completion.choices[0].message.content
+
+
+@pytest.mark.parametrize(
+    ("path", "given", "param"),
+    [
+        ("chat/completions", {"filters": {"x": 1}}, "filters"),
+        ("chat/completions", {"stop": [""]}, "stop"),
+        (
+            "chat/completions",
+            {"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "nothing"}}}},
+            "response_format",
+        ),
+        (
+            "responses",
+            {"text": {"format": {"type": "json_schema", "schema": {"type": "nothing"}}}},
+            "text.format",
+        ),
+    ],
+)
+def test_a_wrong_option_is_named_as_the_caller_sent_it(
+    client: openai.OpenAI, service: httpx.Client, path: str, given: dict[str, Any], param: str
+) -> None:
+    """`param` is a field of the request, also where the service has another name for it."""
+    asked = {"input": QUESTION} if path == "responses" else ASKED
+    headers = {"Authorization": "Bearer acme"}
+    answer = service.post(f"/v1/{path}", json={"model": "structured", **asked, **given}, headers=headers)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+    assert "generation_kwargs" not in answer.text
+
+
+def test_no_body_and_no_route_are_openais_errors(service: httpx.Client) -> None:
+    """An empty body is told what it has to be, `/v1` answers as what is below it, and a last slash does no harm."""
+    empty = service.post("/v1/chat/completions").json()["error"]
+    assert empty["message"].startswith("the body must be a JSON object")
+    assert service.get("/v1").json()["error"]["code"] == "not_found"
+    assert service.get("/v1/models/").json()["object"] == "list"

@@ -49,6 +49,16 @@ class PipelineWrapper(BasePipelineWrapper):
     def run_api(self, text: str) -> str:
         return text
 """,
+    "plainspoken": """
+from hayhooks import BasePipelineWrapper
+
+class PipelineWrapper(BasePipelineWrapper):
+    def setup(self):
+        self.pipeline = None
+
+    def run_chat_completion(self, model, messages, body):
+        return "well"
+""",
     "maker": '''
 from hayhooks import BasePipelineWrapper
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
@@ -124,6 +134,24 @@ def test_a_wrapper_answers_in_both_protocols(client: openai.OpenAI) -> None:
     assert client.responses.create(model="greeter", input="you").output_text == "Hello you"
     with client.responses.stream(model="greeter", input="you") as events:
         assert events.get_final_response().output_text == "Hello you"
+
+
+def test_a_wrapper_has_only_its_own_description(client: openai.OpenAI) -> None:
+    """A wrapper without a docstring is not described with the one of its base class."""
+    described = {model["id"]: model["description"] for model in client.get("/models", cast_to=object)["data"]}  # type: ignore[index]
+    assert (described["greeter"], described["plainspoken"]) == ("Greets.", "")
+
+
+def test_the_stream_of_a_wrapper_ends_with_the_usage(client: openai.OpenAI) -> None:
+    """With `include_usage` the last chunk has a usage, of zeros, and no choices."""
+    options: Any = {"include_usage": True}
+    stream = client.chat.completions.create(
+        model="greeter", messages=said("you"), stream=True, stream_options=options
+    )
+    last = list(stream)[-1]
+    assert last.choices == []
+    assert last.usage is not None
+    assert last.usage.total_tokens == 0
 
 
 def test_objects_of_its_own_making_are_sent_as_they_are(client: openai.OpenAI) -> None:
