@@ -144,9 +144,12 @@ class ChatAnswer:
         return format_sse_event(data_str=chunk.model_dump_json(exclude_unset=True))
 
 
-def finish_reason(result: QueryResult) -> Literal["stop", "length"]:
+def finish_reason(result: QueryResult) -> Literal["stop", "length", "content_filter"]:
     """:returns: Why the answer ends, in OpenAI's words."""
-    return "length" if result.finish_reason == "length" else "stop"
+    match result.finish_reason:
+        case "length" | "content_filter" as cut:
+            return cut
+    return "stop"
 
 
 def usage_of(result: QueryResult) -> CompletionUsage:

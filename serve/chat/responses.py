@@ -17,6 +17,7 @@ from serve.chat.pieces import pieces
 from serve.chat.requests import Asked, ResponseRequest
 from serve.chat.wording import DocumentURL, Reply, written, written_json
 
+_CUT_BY = {"length": "max_output_tokens", "content_filter": "content_filter"}
 _EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
 
 
@@ -137,7 +138,7 @@ class ResponseAnswer:
         return told + self._event(f"response.{ended['status']}", response=ended)
 
     def _ended(self, reply: Reply, part: dict[str, Any]) -> dict[str, Any]:
-        cut = finish_reason(reply.result) == "length"
+        cut = _CUT_BY.get(finish_reason(reply.result))
         status = "incomplete" if cut else "completed"
         used = reply.result.usage
         usage = {
@@ -150,7 +151,7 @@ class ResponseAnswer:
         return self._response(
             status,
             completed_at=None if cut else int(time.time()),
-            incomplete_details={"reason": "max_output_tokens"} if cut else None,
+            incomplete_details={"reason": cut} if cut else None,
             output=[self._item(status, part)],
             usage=usage,
         )

@@ -518,3 +518,24 @@ def test_no_body_and_no_route_are_openais_errors(service: httpx.Client) -> None:
     assert empty["message"].startswith("the body must be a JSON object")
     assert service.get("/v1").json()["error"]["code"] == "not_found"
     assert service.get("/v1/models/").json()["object"] == "list"
+
+
+@pytest.mark.parametrize("text", [REPLY, None])
+def test_a_filter_of_the_models_server_is_told(
+    client: openai.OpenAI, stub: StubLLM, text: str | None
+) -> None:
+    """A reply that its server has cut says so in both protocols; one without text is no answer."""
+    message = {"role": "assistant", "content": text}
+    choice = {"index": 0, "message": message, "finish_reason": "content_filter"}
+    reply = {"id": "x", "object": "chat.completion", "created": 0, "model": "stub", "choices": [choice]}
+    stub.behaviour = Behaviour(raw=json.dumps(reply).encode())
+    if text is None:
+        with pytest.raises(openai.InternalServerError, match="empty reply"):
+            client.chat.completions.create(model="standard", **ASKED)
+        return
+    completion = client.chat.completions.create(model="standard", **ASKED)
+    assert completion.choices[0].finish_reason == "content_filter"
+    response = client.responses.create(model="standard", input=QUESTION)
+    assert response.status == "incomplete"
+    assert response.incomplete_details is not None
+    assert response.incomplete_details.reason == "content_filter"
