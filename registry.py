@@ -25,7 +25,8 @@ from modes.checking import CheckedPipeline, Fault, PipelineChecker, PipelineFile
 from modes.contracts import contract_faults
 from modes.indexing import IndexingPipeline
 from modes.kinds import kind_of
-from modes.mode import Mode, Origin
+from modes.mode import Mode
+from modes.named import Origin
 from modes.plain import PlainPipeline
 from modes.results import QueryResult
 from modes.searching import Search

@@ -8,6 +8,7 @@ import difflib
 import inspect
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +173,7 @@ class CheckedPipeline:
     description: str
     lines: dict[tuple[str | int, ...], int]
 
-    @property
+    @cached_property
     def read_from(self) -> set[str]:
         """The components that outputs are read from."""
         return {socket.partition(".")[0] for socket in self.outputs.values()}

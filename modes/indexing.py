@@ -10,8 +10,8 @@ from typing import Any
 from haystack import Document
 from haystack.dataclasses import ByteStream
 
-from modes.checking import CheckedPipeline
-from modes.mode import Origin, UnsupportedInputError, own_errors
+from modes.mode import UnsupportedInputError, own_errors
+from modes.named import NamedPipeline
 
 INDEXING_INPUTS = ("documents", "sources", "tenant_id")
 INDEXING_TYPES: dict[str, Any] = {
@@ -34,26 +34,8 @@ class IndexingResult:
     notes: dict[str, str] = field(default_factory=dict)
 
 
-class IndexingPipeline:
+class IndexingPipeline(NamedPipeline):
     """A pipeline that writes documents; made by `ModeRegistry`."""
-
-    def __init__(self, name: str, checked: CheckedPipeline, origin: Origin) -> None:
-        """
-        Wrap a checked pipeline.
-
-        :param name: the file's name without its ending.
-        :param checked: the pipeline with its declared inputs and outputs.
-        :param origin: where the file was found.
-        """
-        self.name = name
-        self.description = checked.description
-        self.path = checked.path
-        self.origin = origin
-        self.inputs = list(checked.inputs)
-        self.outputs = list(checked.outputs)
-        self.pipeline = checked.pipeline
-        self._checked = checked
-        self._read_from = checked.read_from
 
     @property
     def takes_files(self) -> bool:
@@ -103,7 +85,9 @@ class IndexingPipeline:
 
     def _run(self, inputs: dict[str, Any]) -> dict[str, Any]:
         with own_errors():
-            outputs = self.pipeline.run(self._checked.feed(inputs), include_outputs_from=self._read_from)
+            outputs = self.pipeline.run(
+                self._checked.feed(inputs), include_outputs_from=self._checked.read_from
+            )
         return self._checked.read(outputs)
 
     def _runs(self, documents: list[Document], sources: list[ByteStream]) -> Iterator[dict[str, list[Any]]]:

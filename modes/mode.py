@@ -4,8 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from pathlib import Path
-from typing import Any, Literal, TypedDict, TypeVar, Unpack
+from typing import Any, TypedDict, TypeVar, Unpack
 
 from haystack import Document
 from haystack.core.errors import PipelineRuntimeError
@@ -15,6 +14,7 @@ from components.caller_options import caller_options
 from components.events import emit, listen, stage
 from components.schemas import checked_schema
 from modes.checking import CheckedPipeline
+from modes.named import NamedPipeline, Origin
 from modes.recording import RunRecord, StreamEvent
 from modes.results import QueryResult, RetrievedDocument
 
@@ -42,7 +42,6 @@ class RunInputs(TypedDict, total=False):
 
 RUN_INPUTS = ("query", "history", *RunInputs.__annotations__)
 RESULT_TYPES: dict[str, Any] = {"answer": str, "documents": list[Document]}
-Origin = Literal["built-in", "directory", "package", "added"]
 RunSync = Callable[[Coroutine[Any, Any, T]], T]
 
 
@@ -65,7 +64,7 @@ class QueryTimeoutError(TimeoutError):
         self.stage = stage
 
 
-class Mode:
+class Mode(NamedPipeline):
     """
     One way to answer questions; made by `ModeRegistry`.
 
@@ -90,17 +89,9 @@ class Mode:
         :param run_sync: runs a coroutine for a caller that has no event loop.
         :param standalone: makes a question self-contained, where the mode takes no `history` itself.
         """
-        self.name = name
-        self.description = checked.description
-        self.path: Path = checked.path
-        self.origin = origin
-        self.inputs = list(checked.inputs)
-        self.outputs = list(checked.outputs)
-        self.pipeline = checked.pipeline
-        self._checked = checked
+        super().__init__(name, checked, origin)
         self._run_sync = run_sync
         self._standalone = standalone
-        self._read_from = checked.read_from
 
     def run(
         self,
@@ -193,7 +184,7 @@ class Mode:
                 elif history:
                     given["query"] = await self._standalone_question(given, history, record)
                 data = self._checked.feed(given)
-                outputs = await self.pipeline.run_async(data, include_outputs_from=self._read_from)
+                outputs = await self.pipeline.run_async(data, include_outputs_from=self._checked.read_from)
         record.timings["total"] = time.perf_counter() - begin
         return self._result(outputs, record)
 

@@ -14,7 +14,8 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic_core import to_jsonable_python
 
 from modes.checking import CheckedPipeline
-from modes.mode import Origin, own_errors
+from modes.mode import own_errors
+from modes.named import NamedPipeline
 from modes.wire_types import UnfitTypeError, wire_type
 
 _EMBEDDINGS = ("embedding", "sparse_embedding")
@@ -47,25 +48,8 @@ class Parameter:
         return TypeAdapter(wire_type(self.kind, convert=True)).validate_python(given)
 
 
-class PlainPipeline:
+class PlainPipeline(NamedPipeline):
     """A pipeline that is served with the inputs and outputs that its file declares; made by `ModeRegistry`."""
-
-    def __init__(self, name: str, checked: CheckedPipeline, origin: Origin) -> None:
-        """
-        Wrap a checked pipeline.
-
-        :param name: the file's name without its ending.
-        :param checked: the pipeline with its declared inputs and outputs.
-        :param origin: where the file was found.
-        """
-        self.name = name
-        self.description = checked.description
-        self.path = checked.path
-        self.origin = origin
-        self.inputs = list(checked.inputs)
-        self.outputs = list(checked.outputs)
-        self.pipeline = checked.pipeline
-        self._checked = checked
 
     @cached_property
     def parameters(self) -> list[Parameter]:
