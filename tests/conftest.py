@@ -13,6 +13,7 @@ import pytest
 from components.models.llama_cpp import LlamaCppChatGenerator
 from components.storing import DocumentStoreUnavailableError, TenantDocumentStores
 from components.weights.catalogue import CATALOGUE, SMALL_LLM
+from tests.stub_llm import StubLLM, running_stub
 
 
 @pytest.fixture(scope="session")
@@ -57,3 +58,9 @@ def chroma_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     yield port
     server.terminate()
     server.wait()
+
+
+@pytest.fixture(scope="module")
+def stub() -> Iterator[StubLLM]:
+    with running_stub() as running:
+        yield running

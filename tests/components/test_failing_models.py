@@ -1,7 +1,7 @@
 """What becomes of a model's server that is slow, breaks off or talks nonsense, whichever protocol it speaks."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -17,7 +17,7 @@ from components.models.errors import (
     ModelRequestError,
     ModelUnavailableError,
 )
-from tests.stub_llm import FOREVER, TEXT, Behaviour, StubLLM, running_stub
+from tests.stub_llm import FOREVER, TEXT, Behaviour, StubLLM
 
 QUESTION = [ChatMessage.from_user("How tall is the tower?")]
 GARBAGE = (
@@ -34,12 +34,6 @@ GARBAGE = (
     bytes(range(256)),
 )
 Ask = Callable[..., Any]
-
-
-@pytest.fixture(scope="module")
-def stub() -> Iterator[StubLLM]:
-    with running_stub() as running:
-        yield running
 
 
 @pytest.fixture(params=["openai", "ollama"])

@@ -23,16 +23,10 @@ from serve.commands.local import LocalService
 from settings import Settings
 from tests.serve.conftest import finished
 from tests.serve.test_cli import ROOT, invoke, start, without_llm
-from tests.stub_llm import FOREVER, TEXT, Behaviour, StubLLM, running_stub
+from tests.stub_llm import FOREVER, TEXT, Behaviour, StubLLM
 
 QUESTIONS: list[Any] = [{"id": str(number), "q": f"Which number is {number}?"} for number in range(6)]
 Files = tuple[Path, Path]
-
-
-@pytest.fixture(scope="module")
-def stub() -> Iterator[StubLLM]:
-    with running_stub() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

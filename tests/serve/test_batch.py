@@ -9,16 +9,10 @@ import pytest
 
 from settings import Settings
 from tests.serve.conftest import RunningServer, finished
-from tests.stub_llm import FOREVER, TEXT, Behaviour, StubLLM, running_stub
+from tests.stub_llm import FOREVER, TEXT, Behaviour, StubLLM
 
 TOWER = {"id": "tower", "q": "How tall is the Eiffel Tower?"}
 LAKE = {"id": 2, "q": "How long is Lake Constance?", "mode": "standard"}
-
-
-@pytest.fixture(scope="module")
-def stub() -> Iterator[StubLLM]:
-    with running_stub() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

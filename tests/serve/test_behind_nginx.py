@@ -8,13 +8,7 @@ from settings import Settings
 from tests.nginx_server import nginx_before
 from tests.serve.conftest import RunningServer, finished
 from tests.serve.doors import DOORS, Door, heard
-from tests.stub_llm import FOREVER, Behaviour, StubLLM, running_stub
-
-
-@pytest.fixture(scope="module")
-def stub() -> Iterator[StubLLM]:
-    with running_stub() as running:
-        yield running
+from tests.stub_llm import FOREVER, Behaviour, StubLLM
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from serve.leaving import LeavingMiddleware
 from settings import Settings
 from tests.serve.conftest import RunningServer, finished, log_lines
 from tests.serve.doors import DOORS, QUESTION, Door, heard
-from tests.stub_llm import FOREVER, Behaviour, StubLLM, running_stub
+from tests.stub_llm import FOREVER, Behaviour, StubLLM
 
 TEXTS = [
     "The Eiffel Tower in Paris is 330 metres tall.",
@@ -44,12 +44,6 @@ outputs: {answer: answer_builder.answer, documents: grader.documents, grades: gr
 metadata: {description: Grades by the language model.}
 """
 by_name = pytest.mark.parametrize("door", DOORS, ids=lambda door: door.name)
-
-
-@pytest.fixture(scope="module")
-def stub() -> Iterator[StubLLM]:
-    with running_stub() as running:
-        yield running
 
 
 @pytest.fixture(scope="module", params=["openai", "ollama"])

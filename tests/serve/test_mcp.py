@@ -31,7 +31,7 @@ from serve.jobs import JobQueue
 from serve.mcp_door.calls import Calls
 from settings import Settings
 from tests.serve.conftest import RunningServer, finished, log_lines, without_llm
-from tests.stub_llm import FOREVER, Behaviour, StubLLM, running_stub
+from tests.stub_llm import FOREVER, Behaviour, StubLLM
 
 QUESTION = "How tall is the Eiffel Tower?"
 MODES = ["standard", "crag", "structured", "crag_structured"]
@@ -98,12 +98,6 @@ def tools_of(client: httpx.Client) -> dict[str, Tool]:
     """The tools by name."""
     listed = run(client.base_url, lambda session: session.list_tools())
     return {tool.name: tool for tool in listed.tools}
-
-
-@pytest.fixture(scope="module")
-def stub() -> Iterator[StubLLM]:
-    with running_stub() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

@@ -13,17 +13,11 @@ from components.models import repeating
 from settings import Settings
 from tests.serve.conftest import RunningServer, finished, log_lines
 from tests.serve.doors import DOORS, Door
-from tests.stub_llm import FOREVER, Behaviour, StubLLM, running_stub
+from tests.stub_llm import FOREVER, Behaviour, StubLLM
 
 STATUSES = {"model-failed": 502, "model-busy": 503, "model-timeout": 504}
 # These have begun their answer before the model is asked, or give one that holds problems.
 BEGUN = ("query streamed", "query by URL streamed", "batch", "mcp")
-
-
-@pytest.fixture(scope="module")
-def stub() -> Iterator[StubLLM]:
-    with running_stub() as running:
-        yield running
 
 
 @pytest.fixture(scope="module", params=["openai", "ollama"])

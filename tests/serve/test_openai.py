@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from settings import Settings
 from tests.serve.conftest import RunningServer, finished
-from tests.stub_llm import Behaviour, StubLLM, running_stub
+from tests.stub_llm import Behaviour, StubLLM
 
 TEXT = "The Eiffel Tower in Paris is 330 metres tall."
 QUESTION = "How tall is the Eiffel Tower?"
@@ -27,12 +27,6 @@ ANSWER = REPLY + SOURCES
 class Height(BaseModel):
     answer: str
     metres: int
-
-
-@pytest.fixture(scope="module")
-def stub() -> Iterator[StubLLM]:
-    with running_stub() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

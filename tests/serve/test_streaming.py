@@ -16,16 +16,10 @@ from serve import sse
 from serve.commands.local import LocalService
 from settings import Settings
 from tests.serve.conftest import RunningServer, finished
-from tests.stub_llm import FOREVER, TEXT, Behaviour, StubLLM, running_stub
+from tests.stub_llm import FOREVER, TEXT, Behaviour, StubLLM
 
 QUESTION = "How tall is the Eiffel Tower?"
 ASKED = {"q": QUESTION, "tenant_id": "acme", "stream": True}
-
-
-@pytest.fixture(scope="module")
-def stub() -> Iterator[StubLLM]:
-    with running_stub() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
