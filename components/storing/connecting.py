@@ -1,8 +1,10 @@
 """The client of Chroma, embedded in the process or on a server, with the bounds that Chroma itself lacks."""
 
 import contextlib
+import os
 import sqlite3
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ try:
 except ImportError:  # Windows has no such limit.
     resource = None  # type: ignore[assignment]
 
+_DATABASE = "chroma.sqlite3"
+_RELEASE_SECONDS = 5.0
 # Chroma's cache of open indexes has this many parts, each of which holds at least one.
 _CACHE_PARTS = 64
 _FILES_PER_INDEX = 5
@@ -70,6 +74,8 @@ class ChromaConnection:
                     session.close()
                 self._client.close()
                 self._client = None
+                if self._path is not None and str(self._path) not in Client._identifier_to_system:
+                    wait_until_released(self._path / _DATABASE)
 
     def _connect_server(self) -> ClientAPI:
         # Chroma's client sets no timeout and calls the server when it is made: a frozen server would hold this
@@ -93,7 +99,8 @@ class ChromaConnection:
             system = Client._identifier_to_system.get(settings.persist_directory)
             if system is None:
                 # Only while the database is closed: a second SQLite in the process would break the locks of Chroma's.
-                keep_write_ahead_log(self._path / "chroma.sqlite3")
+                wait_until_released(self._path / _DATABASE)
+                keep_write_ahead_log(self._path / _DATABASE)
                 _keepers[settings.persist_directory] = IndexKeeper(self._path)
                 _keepers[settings.persist_directory].recover()
                 system = self._system(settings)
@@ -136,6 +143,32 @@ def cache_size(open_indexes: int) -> int:
         affordable = max(0, soft - _OTHER_FILES) // _FILES_PER_INDEX
         wanted = max(1, min(wanted, affordable) // _CACHE_PARTS) * _CACHE_PARTS
     return wanted
+
+
+def wait_until_released(database: Path) -> None:
+    """
+    Wait until nothing in this process has the database open, for a few seconds at most.
+
+    Chroma closes its files shortly after its client is closed. POSIX locks are the process's, so that a second SQLite
+    does not see those of Chroma's, cuts the shared memory they guard, and ends the process by SIGBUS.
+
+    :param database: Chroma's database, which may not be there.
+    """
+    deadline = time.monotonic() + _RELEASE_SECONDS
+    while _is_open_here(database) and time.monotonic() < deadline:
+        time.sleep(0.001)
+
+
+def _is_open_here(database: Path) -> bool:
+    descriptors = Path("/dev/fd")
+    if not descriptors.is_dir():  # Windows, where a lock belongs to its handle.
+        return False
+    for name in os.listdir(descriptors):
+        # The descriptor that lists them is gone by now.
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.fstat(int(name)), database.stat()):
+                return True
+    return False
 
 
 def keep_write_ahead_log(database: Path) -> None:

@@ -124,7 +124,8 @@ class ChunkStore(ChromaDocumentStore):
                     ids=[row["ids"][0] for row in rows if row],
                     documents=[row["documents"][0] for row in rows if row],
                     embeddings=[row["embeddings"][0] for row in rows if row],
-                    metadatas=[row["metadatas"][0] for row in rows if row],
+                    # Chroma knows no empty metadata, and Haystack's row then lacks the field.
+                    metadatas=[row.get("metadatas", [None])[0] for row in rows if row],
                 )
         return len(by_id)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import socket
 import sqlite3
 import threading
@@ -181,6 +182,34 @@ def test_the_embedded_database_keeps_a_write_ahead_log(tmp_path: Path) -> None:
     made.close()
     with contextlib.closing(sqlite3.connect(tmp_path / "chroma/chroma.sqlite3")) as database:
         assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="nothing lists the open files here")
+def test_a_closed_database_is_open_nowhere(tmp_path: Path) -> None:
+    """Whoever opens it next breaks no locks of Chroma's, which closes its files later than its client."""
+    for number in range(20):
+        made = TenantDocumentStores(path=tmp_path, embedding_model="axes")
+        made.get_or_create("acme").write_documents([chunk(number, [1.0, 0.0])])
+        made.close()
+        assert not open_files(tmp_path)
+
+
+def open_files(folder: Path) -> list[str]:
+    """Give the files below a folder that this process has open."""
+    links = []
+    for descriptor in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # The one that lists them.
+            links.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+    return [link for link in links if link.startswith(f"{folder}/chroma.sqlite3")]
+
+
+def test_documents_need_no_metadata(tmp_path: Path) -> None:
+    """A chunk that came from elsewhere may have none."""
+    stores = TenantDocumentStores(path=tmp_path, embedding_model="axes")
+    store = stores.get_or_create("acme")
+    assert store.write_documents([Document(id="bare", content="text", embedding=[1.0, 0.0])]) == 1
+    assert [found.id for found in store.search_embeddings([[1.0, 0.0]], 1)[0]] == ["bare"]
+    stores.close()
 
 
 def test_a_database_that_is_none_is_left_to_chroma_to_refuse(tmp_path: Path) -> None:
