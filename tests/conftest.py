@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import platformdirs
 import pytest
 
@@ -14,6 +15,13 @@ from components.models.llama_cpp import LlamaCppChatGenerator
 from components.storing import DocumentStoreUnavailableError, TenantDocumentStores
 from components.weights.catalogue import CATALOGUE, SMALL_LLM
 from tests.stub_llm import StubLLM, running_stub
+
+# The same few examples in each run of the suite; `make fuzz` takes the long form, with a seed.
+hypothesis.settings.register_profile("short", max_examples=20, derandomize=True, deadline=None, database=None)
+hypothesis.settings.register_profile(
+    "long", max_examples=1_000, deadline=None, database=None, print_blob=True
+)
+hypothesis.settings.load_profile("short")
 
 
 @pytest.fixture(scope="session")
