@@ -1,6 +1,9 @@
 """Answering questions for the callers of every door, under the service's limits."""
 
-from collections.abc import AsyncGenerator, Sequence
+import time
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing, contextmanager
+from datetime import UTC, datetime
 from typing import Unpack
 
 from haystack.dataclasses import ChatMessage
@@ -11,6 +14,8 @@ from modes.results import QueryResult
 from registry import ModeRegistry
 from serve import timing
 from serve.errors import LimitError
+from serve.telemetry import current_request_id
+from serve.watching import FinishedRun, RunWatcher, tell
 from settings import Settings
 
 
@@ -35,6 +40,7 @@ class Answering:
         """
         self.settings = settings
         self.registry = registry
+        self.watchers: list[RunWatcher] = []
 
     async def ask(
         self,
@@ -58,7 +64,9 @@ class Answering:
         :raises QueryTimeoutError: if it takes too long.
         """
         self._check(query, inputs)
-        result = await self.registry[mode].run_async(query, history, self._seconds(timeout), **inputs)
+        with self._watched(mode, query, history, inputs) as results:
+            result = await self.registry[mode].run_async(query, history, self._seconds(timeout), **inputs)
+            results.append(result)
         timing.note(result)
         return result
 
@@ -84,7 +92,53 @@ class Answering:
         :raises LimitError: if the question, the instructions or `top_k` are over their limit.
         """
         self._check(query, inputs)
-        return self.registry[mode].stream(query, history, self._seconds(timeout), **inputs)
+        events = self.registry[mode].stream(query, history, self._seconds(timeout), **inputs)
+        return self._watched_stream(events, mode, query, history, inputs)
+
+    async def _watched_stream(
+        self,
+        events: AsyncGenerator[StreamEvent, None],
+        mode: str,
+        query: str,
+        history: Sequence[ChatMessage],
+        inputs: RunInputs,
+    ) -> AsyncGenerator[StreamEvent, None]:
+        with self._watched(mode, query, history, inputs) as results:
+            async with aclosing(events):
+                async for event in events:
+                    if isinstance(event.data, QueryResult):
+                        results.append(event.data)
+                    yield event
+
+    @contextmanager
+    def _watched(
+        self, mode: str, query: str, history: Sequence[ChatMessage], inputs: RunInputs
+    ) -> Iterator[list[QueryResult]]:
+        """Tell the watchers of what runs inside; it puts its result into the list."""
+        results: list[QueryResult] = []
+        error: BaseException | None = None
+        started_at, begin = datetime.now(UTC), time.perf_counter()
+        try:
+            yield results
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            result = results[0] if results else None
+            seconds = time.perf_counter() - begin
+            request_id = current_request_id()
+            run = FinishedRun(
+                request_id,
+                mode,
+                query,
+                history,
+                inputs,
+                started_at,
+                seconds,
+                result,
+                None if result else error,
+            )
+            tell(self.watchers, run)
 
     def _seconds(self, timeout: float | None) -> float:
         limit = self.settings.request_timeout

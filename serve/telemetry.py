@@ -31,6 +31,11 @@ def bound_request_id(request_id: str | None) -> Iterator[None]:
         _request_id.reset(token)
 
 
+def current_request_id() -> str | None:
+    """:returns: The id of the request that is worked on; None outside of one."""
+    return _request_id.get()
+
+
 class RequestIDFormatter(logging.Formatter):
     """`time level logger - message rid=…`; control characters in a message are shown escaped."""
 
