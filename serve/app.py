@@ -9,6 +9,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from serve import errors, mcp_door
+from serve.access.middleware import AccessMiddleware
 from serve.hayhooks_door.library import create_hayhooks_app
 from serve.hayhooks_door.serving import serve_pipelines
 from serve.leaving import LeavingMiddleware
@@ -83,7 +84,7 @@ def build_app(service: Service) -> ASGIApp:
     limited = _limit_bodies(LeavingMiddleware(app), service.settings, takers)
     counted = ActivityMiddleware(limited, service.activity)
     timed = StoppingMiddleware(ServerTimingMiddleware(counted))
-    return RequestIDMiddleware(SlashMiddleware(timed, _fixed_routes()))
+    return RequestIDMiddleware(SlashMiddleware(AccessMiddleware(timed), _fixed_routes()))
 
 
 def _fixed_routes() -> Iterator[tuple[str, str]]:

@@ -1,12 +1,12 @@
 """Whose request is this: the one place that decides which tenant a caller may name."""
 
-from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Annotated
 
 from fastapi import Depends, Request
 
 from components.storing import InvalidTenantError, UnknownTenantError, check_tenant_id
+from serve.access import Caller, caller_of
 
 DEFAULT_TENANT = "default"
 # Errors name the tenant; only the request knows whether that name is a token.
@@ -19,19 +19,19 @@ class Tenancy:
 
     Usage example:
     ```python
-    tenancy = tenancy_of({"authorization": "Bearer acme"})
+    tenancy = Tenancy(Caller(named_tenant="acme"))
     tenancy.tenant(None)    # "acme"
     tenancy.tenant("demo")  # "demo"
     ```
     """
 
-    def __init__(self, token: str | None = None) -> None:
+    def __init__(self, caller: Caller) -> None:
         """
         Remember who calls.
 
-        :param token: the caller's bearer token; as long as there are no keys it is the id of the caller's tenant.
+        :param caller: the caller.
         """
-        self._token = token
+        self._caller = caller
 
     def tenant(self, requested: str | None) -> str:
         """
@@ -43,10 +43,11 @@ class Tenancy:
         """
         if requested is not None:
             return check_tenant_id(requested)
-        if self._token is None:
+        token = self._caller.named_tenant
+        if token is None:
             return DEFAULT_TENANT
         try:
-            return check_tenant_id(self._token)
+            return check_tenant_id(token)
         except InvalidTenantError as error:
             # Without the token itself: it may be somebody's key for another service.
             raise InvalidTenantError(
@@ -55,17 +56,16 @@ class Tenancy:
             ) from None
 
 
-def tenancy_of(headers: Mapping[str, str]) -> Tenancy:
+def tenancy_of(request: Request) -> Tenancy:
     """
-    Tell who calls, from a request's headers.
+    Tell what the caller of a request may name.
 
-    :param headers: the headers by their names in lower case, or in any case in Starlette's `Headers`.
-    :returns: the caller's tenancy, with the token of `Authorization: Bearer`; another scheme counts as none.
+    :param request: the request.
+    :returns: the caller's tenancy.
     """
-    scheme, _, given = headers.get("authorization", "").strip().partition(" ")
-    token = (given.strip() if scheme.lower() == "bearer" else "") or None
-    _caller_token.set(token)
-    return Tenancy(token)
+    caller = caller_of(request)
+    _caller_token.set(caller.named_tenant)
+    return Tenancy(caller)
 
 
 def told_of_unknown_tenant(error: UnknownTenantError) -> str:
@@ -86,7 +86,7 @@ def told_of_unknown_tenant(error: UnknownTenantError) -> str:
 
 async def caller_tenancy(request: Request) -> Tenancy:
     """:returns: The caller's tenancy. A coroutine, for FastAPI calls what is none in a thread."""
-    return tenancy_of(request.headers)
+    return tenancy_of(request)
 
 
 CallerTenancy = Annotated[Tenancy, Depends(caller_tenancy)]

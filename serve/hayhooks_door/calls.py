@@ -21,7 +21,7 @@ class Call:
     @property
     def tenancy(self) -> Tenancy:
         """Which tenants the caller may name."""
-        return tenancy_of(self.request.headers)
+        return tenancy_of(self.request)
 
     @property
     def seconds(self) -> float:

@@ -130,7 +130,7 @@ class McpDoor:
         key = _key(request, self._server.request_context.request_id)
         stopping = getattr(request.state, "stopping", None)
         # Here and not in the call's own task, for telling of its failure looks at who calls.
-        tenancy = tenancy_of(request.headers)
+        tenancy = tenancy_of(request)
         try:
             outcome = await self._calls.run(self._outcome(called, request, tenancy), key, stopping)
         except CallCancelledError:

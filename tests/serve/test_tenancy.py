@@ -2,9 +2,12 @@
 
 import httpx
 import pytest
+from starlette.datastructures import Headers
 
 from components.storing import InvalidTenantError
-from serve.tenancy import tenancy_of
+from serve.access import Caller
+from serve.access.middleware import bearer_token
+from serve.tenancy import Tenancy
 from tests.serve.conftest import log_lines
 from tests.serve.doors import DOORS, Door
 
@@ -25,13 +28,14 @@ def test_the_request_names_the_tenant_else_the_token_else_nobody(
     header: str, requested: str | None, tenant: str
 ) -> None:
     """A tenant named in the request wins over the bearer token, which wins over `default`."""
-    assert tenancy_of({"authorization": header}).tenant(requested) == tenant
+    caller = Caller(named_tenant=bearer_token(Headers({"authorization": header})))
+    assert Tenancy(caller).tenant(requested) == tenant
 
 
 def test_a_token_that_is_no_tenant_is_refused_without_being_shown() -> None:
     """A key of another service is refused with what to do, and stands in no message."""
     with pytest.raises(InvalidTenantError, match="names the tenant") as caught:
-        tenancy_of({"authorization": "Bearer sk:secret"}).tenant(None)
+        Tenancy(Caller(named_tenant="sk:secret")).tenant(None)
     assert "secret" not in str(caught.value)
 
 
