@@ -8,7 +8,7 @@ from fastapi.routing import APIRoute
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from serve import errors, mcp_door
+from serve import api_document, errors, mcp_door
 from serve.access.middleware import AccessMiddleware
 from serve.hayhooks_door.library import create_hayhooks_app
 from serve.hayhooks_door.serving import serve_pipelines
@@ -80,6 +80,7 @@ def build_app(service: Service) -> ASGIApp:
     door = McpDoor(service)
     app.router.routes.append(Route(mcp_door.PATH, door, methods=["POST"], include_in_schema=False))
     errors.install(app)
+    api_document.install(app)
     app.router.lifespan_context = _lifespan(service, door, app.router.lifespan_context)
     limited = _limit_bodies(LeavingMiddleware(app), service.settings, takers)
     counted = ActivityMiddleware(limited, service.activity)

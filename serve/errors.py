@@ -165,6 +165,8 @@ _PROBLEMS: list[tuple[type[Exception], int, str]] = [
     (QueryTimeoutError, 504, "query-timeout"),
     (TimeoutError, 504, "timeout"),
 ]
+# Kinds of what answers before a route does, for which there is no exception.
+_OTHER_KINDS = {"not-found": 404, "body-too-large": 413}
 # What a client is told in place of a message that is for the log: it may hold addresses and paths of the service.
 _TOLD: dict[type[Exception], str] = {
     model_errors.ModelLoadError: "the language model's file is missing or can't be loaded; the log says which",
@@ -264,6 +266,17 @@ def describe(error: Exception) -> tuple[int, str, str]:
             plain = getattr(error, "told", "") or _TOLD.get(type(error))
             return status, kind, plain or str(error) or kind.replace("-", " ")
     return 500, "internal-error", "The request failed; the log has the reason under this request id."
+
+
+def status_of(kind: str) -> int:
+    """
+    Tell the status of a kind of problem.
+
+    :param kind: the kind.
+    :returns: its HTTP status.
+    :raises KeyError: if there is no such kind.
+    """
+    return _OTHER_KINDS.get(kind) or {known: status for _, status, known in _PROBLEMS}[kind]
 
 
 def problem_of(error: Exception, request_id: str) -> dict[str, Any]:
