@@ -7,6 +7,7 @@ from typing import Any
 from haystack import component, default_to_dict
 from haystack.dataclasses import ChatMessage, StreamingCallbackT, StreamingChunk, select_streaming_callback
 
+from components.budgets import charge_call, charge_tokens
 from components.events import emit, wants_tokens
 from components.models.chat_models import ChatModels
 
@@ -92,6 +93,7 @@ class ModelChatGenerator:
         :returns: `replies`: one message, whose meta holds `model`, `finish_reason`, `usage` and, when asked
             for and supported, `logprobs` in OpenAI's form; or none for no messages.
         :raises UnknownModelError: If the model isn't one of those on offer.
+        :raises BudgetExceededError: If the run may ask no more.
         :raises ModelError: If the model can't be asked or gives no reply.
         """
         if not messages:
@@ -106,6 +108,7 @@ class ModelChatGenerator:
                 callback(chunk)
 
         name, options = self._call(model, generation_kwargs)
+        charge_call()
         started = time.perf_counter()
         reply = self._models().ask(name, messages, options, on_chunk if emitting or callback else None)
         _tell(reply, started)
@@ -128,6 +131,7 @@ class ModelChatGenerator:
         :param model: As for `run`.
         :returns: As `run`.
         :raises UnknownModelError: If the model isn't one of those on offer.
+        :raises BudgetExceededError: If the run may ask no more.
         :raises ModelError: If the model can't be asked or gives no reply.
         """
         if not messages:
@@ -144,6 +148,7 @@ class ModelChatGenerator:
 
         name, options = self._call(model, generation_kwargs)
         callback = on_chunk if emitting or streaming_callback else None
+        charge_call()
         started = time.perf_counter()
         reply = await self._models().ask_async(name, messages, options, callback)
         _tell(reply, started)
@@ -163,10 +168,12 @@ class ModelChatGenerator:
 def _tell(reply: ChatMessage, started: float) -> None:
     seconds = time.perf_counter() - started
     meta = reply.meta
+    usage = meta.get("usage") or {}
+    charge_tokens(usage.get("total_tokens") or 0)
     emit(
         "llm_call",
         model=meta.get("model"),
-        usage=meta.get("usage") or {},
+        usage=usage,
         finish_reason=meta.get("finish_reason"),
         seconds=seconds,
     )

@@ -114,6 +114,20 @@ class Token(BaseModel):
     text: str
 
 
+class Fallback(BaseModel):
+    """That another mode answered, which the asked one names for when it can't go on."""
+
+    mode: str = Field(description="Which mode answered.")
+    reason: Literal["llm_calls", "tokens", "seconds", "model"] = Field(
+        description="Which part of the budget was used up; `model`: the language model failed."
+    )
+    component: str | None = Field(
+        None, description="The part of the asked mode whose budget it was; null for that of the whole run."
+    )
+    detail: str = Field(description="The same in words.")
+    seconds: float = Field(description="How long the asked mode had tried.")
+
+
 class QueryResult(BaseModel):
     """The answer of a mode; fields that a mode does not have are null."""
 
@@ -135,6 +149,9 @@ class QueryResult(BaseModel):
     grades: list[Grade] | None = Field(None, description="One for each chunk graded, in order of retrieval.")
     documents: list[RetrievedDocument] = Field(
         default_factory=list, description="The chunks given to the model, in order: [1] is the first."
+    )
+    fallback: Fallback | None = Field(
+        None, description="Why another mode answered than the one asked; null where the asked one did."
     )
     model: str | None = Field(None, description="The language model that answered, or `extractive`.")
     finish_reason: str | None = Field(
