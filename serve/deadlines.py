@@ -27,7 +27,10 @@ def timeout_of(headers: Mapping[str, str]) -> float | None:
 async def request_timeout(
     x_request_timeout: Annotated[
         str | None,
-        Header(description="Seconds to wait for the answer; `REQUEST_TIMEOUT` when left out, and at most."),
+        Header(
+            description="Seconds to wait for the answer; `REQUEST_TIMEOUT` when left out, and at most.",
+            json_schema_extra={"pattern": f"^{_NUMBER.pattern}$"},
+        ),
     ] = None,
 ) -> float | None:
     """Give FastAPI's routes `timeout_of`, documented."""

@@ -182,6 +182,11 @@ _HTTP_KINDS = {400: "bad-request", 404: "not-found", 405: "method-not-allowed", 
 
 
 _NO_OBJECT = "the body must be a JSON object, sent with Content-Type: application/json"
+_UNREADABLE = {
+    "type": "json_invalid",
+    "loc": ("body",),
+    "ctx": {"error": "it is not UTF-8, or nested too deeply"},
+}
 # What pydantic says in words of Python, in words of the API.
 _MESSAGES = {
     "missing": "is missing",
@@ -341,6 +346,9 @@ async def _unforeseen_error(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _http_error(request: Request, error: HTTPException) -> JSONResponse:
+    if error.status_code == 400 and isinstance(error.__cause__, UnicodeDecodeError | RecursionError):
+        # FastAPI's answer to JSON that Python can't read, where other faults of JSON are a 422.
+        return await _invalid_request(request, RequestValidationError([_UNREADABLE]))
     kind = error.kind if isinstance(error, ProblemError) else _HTTP_KINDS.get(error.status_code, "http-error")
     headers, detail, more = dict(error.headers or {}), str(error.detail), {}
     if isinstance(error, ProblemError):
@@ -355,10 +363,14 @@ async def _http_error(request: Request, error: HTTPException) -> JSONResponse:
 
 
 def _methods(request: Request) -> list[str]:
+    methods = ("GET", "POST", "DELETE")
+    # `/ingest/files` fits `/ingest/{job_id}` too, but is something else.
+    if described := request.app.openapi()["paths"].get(request.scope["path"]):
+        return [method for method in methods if method.lower() in described]
     routes = request.app.router.routes
     return [
         method
-        for method in ("GET", "POST", "DELETE")
+        for method in methods
         if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes)
     ]
 

@@ -38,7 +38,9 @@ def _filled(text: str) -> str:
 
 Text = Annotated[str, AfterValidator(encodable)]
 # One check and not two, for there are thousands of texts in a request.
-FilledText = Annotated[str, AfterValidator(_filled)]
+FilledText = Annotated[
+    str, AfterValidator(_filled), Field(json_schema_extra={"minLength": 1, "pattern": r"\S"})
+]
 TenantID = Annotated[
     str,
     # Its error is none of pydantic's: every route answers with the same problem.

@@ -169,6 +169,11 @@ def test_a_wrong_route_says_where_to_look(client: httpx.Client) -> None:
     assert response.json()["detail"] == "this route does not take PUT; it takes GET, DELETE"
 
 
+def test_a_fixed_path_is_not_one_with_a_parameter(client: httpx.Client) -> None:
+    """A path that the documentation names tells its own methods, and not those of a path that fits it too."""
+    assert client.put("/ingest/files").headers["allow"] == "POST"
+
+
 @pytest.mark.parametrize(
     "path", ["/documents", "/documents/", "/ingest", "/ingest/", "/modes/", "/pipelines/"]
 )
