@@ -1,17 +1,18 @@
 """How many calls of a language model run at once, and how many may wait for their turn."""
 
 import asyncio
-import threading
-import weakref
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
+from components.fairness import CrowdedError, FairPlaces, LateError
 from components.models.errors import GenerationTimeoutError, ModelBusyError
 
 
 class CallSlots:
     """
-    Lets some calls through at once; further ones wait in order, and those beyond are refused.
+    Lets some calls through at once; further ones wait for their turn, and those beyond are refused.
+
+    Callers take turns, each with their own calls in order; see `components.fairness`.
 
     ### Usage example
     ```python
@@ -27,16 +28,20 @@ class CallSlots:
         """
         Begin with every slot free.
 
-        :param concurrency: Calls at once, of all threads, and of each event loop.
+        :param concurrency: Calls at once, of all threads and event loops together.
         :param max_waiting: Calls that may wait.
         """
-        self.concurrency = concurrency
-        self.max_waiting = max_waiting
-        self.waiting = 0
-        self._lock = threading.Lock()
-        self._threads = threading.BoundedSemaphore(concurrency)
-        self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore]
-        self._loops = weakref.WeakKeyDictionary()
+        self._places = FairPlaces(concurrency, max_waiting)
+
+    @property
+    def taken(self) -> int:
+        """How many calls run."""
+        return self._places.taken
+
+    @property
+    def waiting(self) -> int:
+        """How many calls wait for their turn."""
+        return self._places.waiting
 
     @contextmanager
     def held(self, timeout: float, model: str) -> Iterator[None]:
@@ -48,14 +53,8 @@ class CallSlots:
         :raises ModelBusyError: If too many wait already.
         :raises GenerationTimeoutError: If none gets free in time.
         """
-        if not self._threads.acquire(blocking=False):
-            with self._in_the_queue(model):
-                if not self._threads.acquire(timeout=timeout):
-                    raise GenerationTimeoutError(f"{model} was busy for {timeout:g} s")
-        try:
+        with self._told(timeout, model), self._places.held(timeout):
             yield
-        finally:
-            self._threads.release()
 
     @asynccontextmanager
     async def held_async(self, timeout: float, model: str) -> AsyncIterator[None]:
@@ -67,32 +66,18 @@ class CallSlots:
         :raises ModelBusyError: If too many wait already.
         :raises GenerationTimeoutError: If none gets free in time.
         """
-        loop = asyncio.get_running_loop()
-        slots = self._loops.get(loop)
-        if slots is None:
-            slots = self._loops[loop] = asyncio.Semaphore(self.concurrency)
-        if slots.locked():
-            with self._in_the_queue(model):
-                async with time_limit(timeout, f"{model} was busy"):
-                    await slots.acquire()
-        else:
-            await slots.acquire()
-        try:
-            yield
-        finally:
-            slots.release()
+        with self._told(timeout, model):
+            async with self._places.held_async(timeout):
+                yield
 
     @contextmanager
-    def _in_the_queue(self, model: str) -> Iterator[None]:
-        with self._lock:
-            if self.waiting >= self.max_waiting:
-                raise ModelBusyError(f"{model} is busy, and {self.waiting} calls wait for it already")
-            self.waiting += 1
+    def _told(self, timeout: float, model: str) -> Iterator[None]:
         try:
             yield
-        finally:
-            with self._lock:
-                self.waiting -= 1
+        except CrowdedError as error:
+            raise ModelBusyError(f"{model} is busy, and {self.waiting} calls wait for it already") from error
+        except LateError as error:
+            raise GenerationTimeoutError(f"{model} was busy for {timeout:g} s") from error
 
 
 @asynccontextmanager
