@@ -11,8 +11,8 @@ from haystack.dataclasses import ChatMessage
 from components.citing import without_markers
 from components.events import emit
 from components.extracting import LanguageModelNeededError
+from components.framing import plain_text
 from components.models.errors import UnknownModelError
-from components.prompting import without_control_tokens
 from components.rephrasing import PUNCTUATION, clean_rephrasing
 from components.terms import TermWeights, coverage, stem, stems, words
 
@@ -166,7 +166,7 @@ class ConversationRephraser:
     def _prompt(self, query: str, turns: list[ChatMessage]) -> list[ChatMessage]:
         lines = [f"{'User' if turn.is_from('user') else 'Assistant'}: {turn.text}" for turn in turns]
         text = "\n".join([*lines, f"Last question: {_line(query)}", "Self-contained:"])
-        return [ChatMessage.from_system(SYSTEM), ChatMessage.from_user(without_control_tokens(text))]
+        return [ChatMessage.from_system(SYSTEM), ChatMessage.from_user(plain_text(text))]
 
     def _read(self, query: str, turns: list[ChatMessage], result: dict[str, Any]) -> str:
         reply = next(iter(result.get("replies") or []), None)

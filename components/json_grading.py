@@ -8,8 +8,9 @@ from haystack import Document, component
 from haystack.dataclasses import ChatMessage
 
 from components.asking import ConcurrentCalls
+from components.framing import Frame, plain_line
 from components.grading import Thresholds, grade_documents
-from components.llm_grading import ModelThresholds, passage_text
+from components.llm_grading import ModelThresholds, framed_passage, passage_text
 
 SYSTEM = "You judge how well passages answer a question. Reply with JSON only."
 ONE_PROMPT = (
@@ -113,14 +114,19 @@ class JsonScoreGrader:
     ) -> tuple[list[list[ChatMessage]], dict[str, Any]]:
         if not documents:
             return [], {}
+        question = plain_line(query)
         if self.mode == "one_call":
-            passages = "\n\n".join(
-                f"Passage {number}:\n{passage_text(document)}" for number, document in enumerate(documents, 1)
+            passages = list(map(passage_text, documents))
+            frame = Frame(*passages)
+            framed = "\n\n".join(
+                frame.around("passage", text, number) for number, text in enumerate(passages, 1)
             )
-            texts = [ALL_PROMPT.format(passages=passages, query=query, count=len(documents))]
+            texts = [ALL_PROMPT.format(passages=framed, query=question, count=len(documents))]
             schema = _object("scores", _list_of(SCORE, len(documents)))
         else:
-            texts = [ONE_PROMPT.format(passage=passage_text(document), query=query) for document in documents]
+            texts = [
+                ONE_PROMPT.format(passage=framed_passage(document), query=question) for document in documents
+            ]
             schema = _object("score", SCORE)
         options: dict[str, Any] = {
             "max_tokens": 16 + 8 * len(documents),

@@ -9,6 +9,7 @@ from haystack import Document, component
 from haystack.dataclasses import ChatMessage
 
 from components.asking import ConcurrentCalls
+from components.framing import Frame, plain_line, plain_text
 from components.grading import Thresholds, grade_documents
 
 YES_NO_SYSTEM = "You judge whether a passage answers a question. Reply with yes or no, nothing else."
@@ -141,10 +142,11 @@ class LogprobGrader:
 
 
 def _yes_no_prompts(query: str, documents: list[Document]) -> list[list[ChatMessage]]:
+    question = plain_line(query)
     return [
         [
             ChatMessage.from_system(YES_NO_SYSTEM),
-            ChatMessage.from_user(YES_NO_PROMPT.format(passage=passage_text(document), query=query)),
+            ChatMessage.from_user(YES_NO_PROMPT.format(passage=framed_passage(document), query=question)),
         ]
         for document in documents
     ]
@@ -181,12 +183,23 @@ def _token_probabilities(reply: ChatMessage) -> tuple[float, float]:
     return totals["yes"], totals["no"]
 
 
+def framed_passage(document: Document) -> str:
+    """
+    Writes a document as a model should read it: as quoted material, which can't end the quote.
+
+    :param document: The document.
+    :returns: Its title, if it has one, and its content, between two marks with a code.
+    """
+    text = passage_text(document)
+    return Frame(text).around("passage", text)
+
+
 def passage_text(document: Document) -> str:
     """
-    Writes a document as a model should read it.
+    Writes a document's text plainly.
 
     :param document: The document.
     :returns: Its title, if it has one, and its content.
     """
-    title = document.meta.get("title") or ""
-    return f"{title}\n{document.content or ''}".strip()
+    title = plain_line(str(document.meta.get("title") or ""))
+    return f"{title}\n{plain_text(document.content or '')}".strip()

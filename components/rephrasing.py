@@ -8,6 +8,7 @@ from haystack import component
 from haystack.dataclasses import ChatMessage
 
 from components.events import emit
+from components.framing import plain_line
 from components.models.errors import UnknownModelError
 from components.terms import TermWeights, words
 
@@ -153,7 +154,7 @@ def _told(rephrased: str) -> dict[str, str]:
 
 
 def _prompt(query: str) -> list[ChatMessage]:
-    return [ChatMessage.from_system(SYSTEM), ChatMessage.from_user(PROMPT.format(query=query))]
+    return [ChatMessage.from_system(SYSTEM), ChatMessage.from_user(PROMPT.format(query=plain_line(query)))]
 
 
 def _options(model: str | None) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """From a prompt to an answer in JSON that matches a schema."""
 
 import asyncio
-import json
 from collections.abc import Generator
 from typing import Any
 
@@ -12,6 +11,7 @@ from jsonschema import Draft202012Validator
 
 from components.citing import MIN_CONFIDENCE
 from components.events import emit, wants_tokens
+from components.framing import plain_json, plain_text
 from components.json_streaming import AnswerReader
 from components.models.errors import InvalidGenerationError
 from components.schemas import checked_schema, labels
@@ -309,15 +309,16 @@ def _citing_only(schema: dict[str, Any], count: int) -> dict[str, Any]:
 
 def _with_schema(messages: list[ChatMessage], schema: dict[str, Any]) -> list[ChatMessage]:
     """Put the schema behind the system message, or before all messages when there is none."""
-    text = INSTRUCTIONS + json.dumps(schema, ensure_ascii=False, separators=(",", ":"))
+    text = INSTRUCTIONS + plain_json(schema)
     if messages and messages[0].is_from("system"):
         return [ChatMessage.from_system(f"{messages[0].text}\n{text}"), *messages[1:]]
     return [ChatMessage.from_system(text), *messages]
 
 
 def _repair(reply: ChatMessage, fault: str) -> list[ChatMessage]:
-    asked = f"That reply can't be used: {fault}. Give the corrected JSON object, nothing else."
-    return [ChatMessage.from_assistant(reply.text or ""), ChatMessage.from_user(asked)]
+    # A reply, and a fault that quotes it, may hold what a document made the model write.
+    asked = f"That reply can't be used: {plain_text(fault)}. Give the corrected JSON object, nothing else."
+    return [ChatMessage.from_assistant(plain_text(reply.text or "")), ChatMessage.from_user(asked)]
 
 
 def _add_usage(usage: dict[str, int], reply: ChatMessage) -> None:
