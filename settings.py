@@ -18,6 +18,9 @@ BUILTIN_PIPELINES = PROJECT_ROOT / "pipelines"
 _HOST_NAME = re.compile(r"\*|[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+")
 
 
+LogFormat = Literal["auto", "console", "json"]
+
+
 class SettingsError(ValueError):
     """A setting has a wrong value; the message names the variable and says what is allowed."""
 
@@ -39,6 +42,13 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="Least severe level that is logged."
     )
+    log_format: LogFormat = Field(
+        "auto",
+        description=(
+            "How log lines look: `console` for people, `json` for programs; `auto` is `console` on a terminal, else"
+            " `json`."
+        ),
+    )
     max_question_chars: int = Field(
         4_000, ge=1, description="Longest question accepted, and longest instructions, in characters."
     )
@@ -57,6 +67,54 @@ class Settings(BaseSettings):
     )
     max_top_k: int = Field(50, ge=1, description="Largest `k` (chunks to retrieve) a request may ask for.")
     request_timeout: float = Field(300.0, gt=0, description="Seconds a query may take before it is a 504.")
+    max_questions: int | None = Field(
+        None,
+        ge=1,
+        description=(
+            "Questions answered at a time, by this process; one more is a 503. Unset, as many as `LLM_CONCURRENCY`, and"
+            " without a language model any number."
+        ),
+    )
+    max_requests_per_minute: int = Field(
+        0, ge=0, description="Requests of one API key a minute; one more is a 429. 0 is no limit."
+    )
+    max_tokens_per_minute: int = Field(
+        0,
+        ge=0,
+        description=(
+            "Tokens the language model spends for one API key a minute; questions beyond are a 429. 0 is no limit."
+        ),
+    )
+    max_concurrent_requests: int = Field(
+        500, ge=0, description="Requests of one API key at a time; one more is a 429. 0 is no limit."
+    )
+    max_header_bytes: int = Field(
+        32 * 1024,
+        ge=1024,
+        description="Largest headers of a request accepted, in bytes; larger ones are a 431.",
+    )
+    shutdown_delay: float = Field(
+        0.0,
+        ge=0,
+        description=(
+            "Seconds for which a service that was told to stop still takes requests, while `GET /ready` is a 503"
+            " already."
+        ),
+    )
+    shutdown_grace: float = Field(
+        10.0, ge=1, description="Seconds requests under way have to end when the service stops."
+    )
+    breaker_failures: int = Field(
+        5,
+        ge=1,
+        description=(
+            "Failures in a row of Chroma's server, a model's server or Redis, after which it is left alone for a while"
+            " and its callers get a 503 at once."
+        ),
+    )
+    breaker_seconds: float = Field(
+        10.0, gt=0, description="Seconds after which what kept failing is asked again, by one caller first."
+    )
 
     mcp_allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
@@ -64,6 +122,26 @@ class Settings(BaseSettings):
             "Host names (comma separated) by which browsers may call `/mcp`, besides this machine's own; `*` for"
             " every one."
         ),
+    )
+
+    # Who may come in
+    auth: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description=(
+            "Whether callers need an API key; `auto` asks for one when there are keys, or others than this machine can"
+            " reach the service."
+        ),
+    )
+    api_keys_file: Path | None = Field(
+        None,
+        description="File of the API keys; unset, `api_keys.json` in `DATA_DIR`. Read again when it changes.",
+    )
+    api_keys: SecretStr | None = Field(
+        None,
+        description="Further API keys, as JSON in the form of the file; they hold until the process ends.",
+    )
+    api_key: SecretStr | None = Field(
+        None, description="API key that the commands send to the service that runs."
     )
 
     # Modes
@@ -166,6 +244,9 @@ class Settings(BaseSettings):
     embedding_model: str = Field(
         "nomic-embed-text", description="Embedding model asked of Ollama or an OpenAI-compatible server."
     )
+    embedding_timeout: float = Field(
+        30.0, gt=0, description="Seconds one call to the embedding model's server may take."
+    )
     embedding_threads: int = Field(1, ge=1, description="Threads of the built-in embedding model.")
 
     # Ingestion
@@ -240,6 +321,31 @@ class Settings(BaseSettings):
         ),
     )
 
+    # Traces
+    otel_exporter_otlp_endpoint: str | None = Field(
+        None,
+        description="Base URL of an OpenTelemetry collector (OTLP over HTTP), e.g. `http://localhost:4318`; unset, no spans are made.",
+    )
+    otel_exporter_otlp_headers: SecretStr | None = Field(
+        None, description="Headers sent to the collector, as `name=value` with commas between."
+    )
+    otel_service_name: str = Field("thresher", description="What the service is called in traces.")
+    trace_content: bool = Field(
+        False,
+        description="Whether spans and kept runs hold questions, documents' texts and answers, too.",
+    )
+    trace_store: bool = Field(
+        False,
+        description=(
+            "Whether each question's run is kept for `thresher replay`: in Redis where `REDIS_URL` is set, else in a"
+            " SQLite file under `DATA_DIR`."
+        ),
+    )
+    trace_ttl: int = Field(7 * 24 * 3_600, ge=1, description="Seconds for which a run is kept.")
+    trace_max_runs: int = Field(
+        10_000, ge=1, description="Runs kept of one tenant; beyond it the oldest are forgotten."
+    )
+
     @field_validator("allowed_modules", "allowed_models", "mcp_allowed_hosts", mode="before")
     @classmethod
     def _split_commas(cls, value: Any) -> Any:
@@ -260,13 +366,18 @@ class Settings(BaseSettings):
         "redis_url",
         "pipelines_dir",
         "llm_gguf_path",
+        "api_keys_file",
+        "api_keys",
+        "api_key",
+        "otel_exporter_otlp_endpoint",
+        "otel_exporter_otlp_headers",
         mode="before",
     )
     @classmethod
     def _empty_is_unset(cls, value: Any) -> Any:
         return None if value == "" else value
 
-    @field_validator("pipelines_dir", "data_dir", "models_dir", "llm_gguf_path")
+    @field_validator("pipelines_dir", "data_dir", "models_dir", "llm_gguf_path", "api_keys_file")
     @classmethod
     def _expand_home(cls, value: Path | None) -> Path | None:
         return None if value is None else value.expanduser().absolute()
@@ -285,7 +396,7 @@ class Settings(BaseSettings):
             raise ValueError(f"{value} is no file")
         return value
 
-    @field_validator("ollama_url", "openai_base_url")
+    @field_validator("ollama_url", "openai_base_url", "otel_exporter_otlp_endpoint")
     @classmethod
     def _http_url(cls, value: str | None) -> str | None:
         if value is not None and not value.startswith(("http://", "https://")):
@@ -335,6 +446,11 @@ class Settings(BaseSettings):
             return cls(**overrides)
         except ValidationError as error:
             raise SettingsError(_readable(error)) from None
+
+    @property
+    def keys_file(self) -> Path:
+        """Where the API keys are."""
+        return self.api_keys_file or self.data_dir / "api_keys.json"
 
     @property
     def bound_to_loopback(self) -> bool:
