@@ -324,7 +324,10 @@ class Settings(BaseSettings):
     # Traces
     otel_exporter_otlp_endpoint: str | None = Field(
         None,
-        description="Base URL of an OpenTelemetry collector (OTLP over HTTP), e.g. `http://localhost:4318`; unset, no spans are made.",
+        description=(
+            "Base URL of an OpenTelemetry collector (OTLP over HTTP), e.g. `http://localhost:4318`; unset, no spans are"
+            " made."
+        ),
     )
     otel_exporter_otlp_headers: SecretStr | None = Field(
         None, description="Headers sent to the collector, as `name=value` with commas between."
