@@ -12,7 +12,7 @@ from resources import Resources
 from serve import server
 from serve.app import build_app
 from serve.service import Service
-from serve.telemetry import configure_logging
+from serve.telemetry import log_as_set
 from settings import BUILTIN_PIPELINES, Settings
 
 # As many calls at once as the clients can cause, so that it is not the limit that is measured.
@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("--embeddings", default="hashing", choices=EMBEDDINGS, help="how texts are embedded")
     options = parser.parse_args()
     made = settings(options.data, options.llm_port, options.provider)
-    configure_logging(made.log_level)
+    log_as_set(made)
     started = Service(made, EMBEDDINGS[options.embeddings](made))
     server.run(CPUClock(build_app(started)), socket.socket(fileno=options.fd), started.lock)
 

@@ -1,5 +1,6 @@
 """The command `thresher`."""
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -36,16 +37,21 @@ def serve(
         from serve import server
         from serve.app import build_app
         from serve.service import Service
-        from serve.telemetry import configure_logging
+        from serve.telemetry import log_as_set, log_uncaught, logs_for_people
 
         bound = server.bind(settings)
-        configure_logging(settings.log_level)
+        log_as_set(settings)
+        log_uncaught()
         service = Service(settings)
         url = server.url_of(bound)
-        err.print(
-            f"Thresher on [bold]{url}[/] — page: {url}/ — API: {url}/docs — data: {escape(str(settings.data_dir))}",
-            soft_wrap=True,
-        )
+        if logs_for_people(settings.log_format):
+            err.print(
+                f"Thresher on [bold]{url}[/] — page: {url}/ — API: {url}/docs — data:"
+                f" {escape(str(settings.data_dir))}",
+                soft_wrap=True,
+            )
+        else:
+            logging.getLogger("thresher.service").info("listening on %s; data: %s", url, settings.data_dir)
         server.run(build_app(service), bound, service.lock)
 
 

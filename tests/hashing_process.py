@@ -7,7 +7,7 @@ from serve import server
 from serve.app import build_app
 from serve.jobs import JobQueue
 from serve.service import Service
-from serve.telemetry import configure_logging
+from serve.telemetry import log_as_set, log_uncaught
 from serve.worker import Worker
 from settings import Settings
 
@@ -24,7 +24,8 @@ def main() -> None:
         assert defaults is not None
         defaults["lease_seconds"] = options.lease
     settings = Settings.load(port=options.port)
-    configure_logging(settings.log_level)
+    log_as_set(settings)
+    log_uncaught()
     if options.what == "worker":
         Worker(settings, HashingResources(settings)).run()
         return

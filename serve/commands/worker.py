@@ -19,10 +19,11 @@ def worker(
         settings = Settings.load()
         if check is not None:
             raise typer.Exit(_check(settings, must_be_ready=check == "ready"))
-        from serve.telemetry import configure_logging
+        from serve.telemetry import log_as_set, log_uncaught
         from serve.worker import Worker
 
-        configure_logging(settings.log_level)
+        log_as_set(settings)
+        log_uncaught()
         Worker(settings).run()
 
 
