@@ -4,6 +4,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from components.breaking import Breaker
 from components.embedding import OnnxDocumentEmbedder, OnnxEmbeddingModel, OnnxTextEmbedder
 from components.generating import ModelChatGenerator
 from components.models.chat_models import ChatModels
@@ -41,6 +42,8 @@ class Resources:
         """
         self.settings = settings
         self.weights = WeightStore(settings.models_dir)
+        self.breakers: dict[str, Breaker] = {}
+        """The breakers of `chroma`, `llm` and `embeddings`, of those that are servers and have been wanted."""
 
     def by_parameter(self) -> dict[str, Any]:
         """
@@ -134,6 +137,7 @@ class Resources:
             max_waiting=settings.llm_queue,
             n_threads=settings.llm_threads or None,
             why=choice.why,
+            breaker=self._breaker("llm", "the language model's server") if choice.url else None,
         )
 
     @property
@@ -206,6 +210,12 @@ class Resources:
         settings = self.settings
         url = settings.ollama_url if settings.embedding_provider == "ollama" else settings.openai_base_url
         return settings.embedding_provider, settings.embedding_model, url, self._openai_key
+
+    def _breaker(self, key: str, name: str) -> Breaker:
+        settings = self.settings
+        return self.breakers.setdefault(
+            key, Breaker(name, settings.breaker_failures, settings.breaker_seconds)
+        )
 
     @property
     def _openai_key(self) -> str | None:

@@ -3,10 +3,13 @@
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import aiohttp
 import httpx
+
+from components.models.bounded_reading import bounded
 
 # Below the 5 seconds after which uvicorn, and so vLLM, closes an idle connection.
 KEEP_ALIVE_SECONDS = 4.0
@@ -42,7 +45,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """
-        Send a request.
+        Send a request, in the trace that is current.
 
         :param request: The request.
         :returns: The response; its body is read from the connection as it is wanted.
@@ -58,7 +61,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             response = await self._session.request(
                 request.method,
                 str(request.url),
-                headers=request.headers.multi_items(),
+                headers=[*request.headers.multi_items(), *trace_headers().items()],
                 data=await request.aread() or None,
                 allow_redirects=False,
                 timeout=timeout,
@@ -77,7 +80,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             await session.close()
 
     def _new_session(self) -> aiohttp.ClientSession:
-        context: ssl.SSLContext | bool = httpx.create_ssl_context() if self.verify else False
+        context: ssl.SSLContext | bool = _trusting() if self.verify else False
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS, ssl=context)
         return aiohttp.ClientSession(
             connector=connector,
@@ -151,12 +154,17 @@ class _Body(httpx.AsyncByteStream):
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         with _as_httpx(self._request):
-            async for chunk in self._response.content.iter_any():
+            async for chunk in bounded(self._response.content.iter_any()):
                 yield chunk
 
     async def aclose(self) -> None:
         # Keeps the connection when the body was read to its end, else closes it, which tells the server to stop.
         self._response.close()
+
+
+@cache
+def _trusting() -> ssl.SSLContext:
+    return httpx.create_ssl_context()
 
 
 @contextmanager

@@ -1,18 +1,26 @@
 """The language models on offer: who serves them, how many calls at once, which names a request may use."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 from haystack.dataclasses import ChatMessage
 from haystack.dataclasses.streaming_chunk import AsyncStreamingCallbackT, SyncStreamingCallbackT
 
-from components.models.errors import UnknownModelError
+from components.breaking import Breaker, CircuitOpenError
+from components.models.errors import (
+    GenerationTimeoutError,
+    ModelError,
+    ModelUnavailableError,
+    UnknownModelError,
+)
 from components.models.llama_request import DEFAULTS
 from components.models.local_models import ExtractiveModel, LlamaModels
 from components.models.ollama_models import DEFAULT_URL, OllamaModels
 from components.models.openai_models import OpenAIModels
 from components.models.slots import CallSlots, time_limit
+from components.tracing import TracedCall, traced_call
 
 PROVIDERS = ("embedded", "ollama", "openai", "extractive")
 EXTRACTIVE = "extractive"
@@ -88,6 +96,7 @@ class ChatModels:
         n_threads: int | None = None,
         generation_kwargs: dict[str, Any] | None = None,
         why: str = "configured",
+        breaker: Breaker | None = None,
     ) -> None:
         """
         Store the configuration; nothing is loaded or connected yet.
@@ -106,12 +115,14 @@ class ChatModels:
         :param n_threads: For "embedded": threads that compute.
         :param generation_kwargs: Options of every call by OpenAI's names; None takes a default out.
         :param why: Why this provider, for people.
+        :param breaker: Opens when calls of a model server keep failing; None for a built-in model.
         :raises ValueError: If the provider is unknown or misses what it needs.
         """
         self.provider = provider
         self.timeout = timeout
         self.concurrency = concurrency
         self.why = why
+        self.breaker = breaker
         self.generation_kwargs = {**DEFAULTS, **(generation_kwargs or {})}
         self.model = EXTRACTIVE if provider == "extractive" else model or ""
         self.models = tuple(dict.fromkeys([self.model, *(() if provider == "extractive" else models)]))
@@ -179,11 +190,17 @@ class ChatModels:
         :param callback: Called with each chunk of the reply.
         :returns: The reply, with `model`, `finish_reason`, `usage` and, if asked for, `logprobs` in its meta.
         :raises ModelBusyError: If too many calls wait already.
+        :raises ModelUnavailableError: If the server has kept failing and is not asked now, or does not answer.
         :raises ModelError: If there is no reply.
         """
         name, options = self.resolve(model), self._options(generation_kwargs)
-        with self._slots.held(self.timeout, name):
-            return self._provider.ask(name, messages, options, callback)
+        self._check_breaker()
+        with (
+            self._slots.held(self.timeout, name),
+            self._guarded(),
+            self._traced(name, messages, options, callback) as call,
+        ):
+            return call.answered(self._provider.ask(name, messages, options, call.heard_by(callback)))
 
     async def ask_async(
         self,
@@ -205,8 +222,12 @@ class ChatModels:
         """
         name, options = self.resolve(model), self._options(generation_kwargs)
         late = f"{name} had no reply ready"
-        async with self._slots.held_async(self.timeout, name), time_limit(self.timeout, late):
-            return await self._provider.ask_async(name, messages, options, callback)
+        self._check_breaker()
+        async with self._slots.held_async(self.timeout, name):
+            with self._guarded(), self._traced(name, messages, options, callback) as call:
+                heard = call.heard_by_async(callback)
+                async with time_limit(self.timeout, late):
+                    return call.answered(await self._provider.ask_async(name, messages, options, heard))
 
     def check(self, deadline: float = 2.0) -> None:
         """
@@ -271,6 +292,38 @@ class ChatModels:
         await self._provider.close_async()
         self._provider.close()
 
+    def _check_breaker(self) -> None:
+        # Before a slot is waited for, too: those that have one may hang until their timeout.
+        if self.breaker is not None:
+            with _circuit_errors():
+                self.breaker.check(trial=False)
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        if self.breaker is None:
+            yield
+            return
+        with _circuit_errors(), self.breaker.guarding(_is_the_servers):
+            yield
+
+    def _traced(
+        self, model: str, messages: list[ChatMessage], options: dict[str, Any], callback: Any
+    ) -> AbstractContextManager[TracedCall]:
+        return traced_call(self.provider, model, messages, options, callback is not None)
+
     def _options(self, generation_kwargs: dict[str, Any] | None) -> dict[str, Any]:
         options = {**self.generation_kwargs, **(generation_kwargs or {})}
         return {key: value for key, value in options.items() if value is not None}
+
+
+@contextmanager
+def _circuit_errors() -> Iterator[None]:
+    try:
+        yield
+    except CircuitOpenError as error:
+        told = "the language model's server kept failing; try again after the seconds in Retry-After"
+        raise ModelUnavailableError(str(error), told=told, retry_after=error.retry_after) from error
+
+
+def _is_the_servers(error: BaseException) -> bool:
+    return isinstance(error, GenerationTimeoutError) or (isinstance(error, ModelError) and error.passing)

@@ -10,12 +10,16 @@ class ModelError(Exception):
     :param message: What happened.
     :param passing: Whether the same call may go well a moment later.
     :param told: What callers are told in its place where the message is for the log, for it names addresses.
+    :param retry_after: Seconds after which the model wants to be asked again, where that is known.
     """
 
-    def __init__(self, message: str, passing: bool = False, told: str = "") -> None:
+    def __init__(
+        self, message: str, passing: bool = False, told: str = "", retry_after: int | None = None
+    ) -> None:
         super().__init__(message)
         self.passing = passing
         self.told = told
+        self.retry_after = retry_after
 
 
 class ModelLoadError(ModelError, RuntimeError):
@@ -43,20 +47,7 @@ class GenerationTimeoutError(ModelError, TimeoutError):
 
 
 class ModelBusyError(ModelError, RuntimeError):
-    """
-    Too many calls wait for the model already, here or at its server.
-
-    :param message: What happened.
-    :param passing: Whether the same call may go well a moment later.
-    :param told: What callers are told in place of the message.
-    :param retry_after: Seconds after which the server wants to be asked again, if it says so.
-    """
-
-    def __init__(
-        self, message: str, passing: bool = False, told: str = "", retry_after: int | None = None
-    ) -> None:
-        super().__init__(message, passing, told)
-        self.retry_after = retry_after
+    """Too many calls wait for the model already, here or at its server."""
 
 
 class UnknownModelError(ModelError, ValueError):

@@ -94,7 +94,7 @@ class _Generator(OllamaChatGenerator):
     def warm_up(self) -> None:
         if self._client is None:
             self._client = _Client(
-                self._server.url, timeout=self._server.timeout, **self._server.client_options()
+                self._server.url, timeout=self._server.timeout, **self._server.sync_client_options()
             )
 
     async def warm_up_async(self) -> None:

@@ -9,6 +9,7 @@ from haystack.dataclasses import ChatMessage
 from haystack.utils import Secret
 
 from components.models.aiohttp_transport import AiohttpClient
+from components.models.bounded_reading import ReplyTooLargeError
 from components.models.errors import ModelError
 from components.models.replies import plain_reply
 from components.models.servers import ModelServer
@@ -56,6 +57,8 @@ class OpenAIModels(ModelServer):
             return self.late(model)
         if isinstance(error, openai.APIConnectionError):
             cause = error.__cause__ or error
+            if isinstance(cause, ReplyTooLargeError):
+                return self.endless(cause)
             return self.silent(cause) if isinstance(cause, httpx.ConnectError) else self.broken(repr(cause))
         if isinstance(error, openai.NotFoundError):
             return self.missing(model)
@@ -73,7 +76,7 @@ class _Generator(OpenAIChatGenerator):
             api_base_url=server.url,
             timeout=server.timeout,
             max_retries=0,
-            http_client_kwargs=server.client_options(),
+            http_client_kwargs=server.sync_client_options(),
         )
         self._server = server
 

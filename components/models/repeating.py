@@ -12,6 +12,8 @@ from components.models.errors import ModelError
 
 T = TypeVar("T")
 RETRY_SECONDS = 0.5
+# Who is to come back later than this is told so, instead of being kept waiting.
+LONGEST_PAUSE = 2.0
 
 
 class Listener:
@@ -62,7 +64,8 @@ def repeated(call: Callable[[], T], listener: Listener | None) -> T:
     """
     Make a call, and once more after a fault that may pass.
 
-    A call that was late or cancelled is not repeated, nor one whose reply somebody has begun to hear.
+    A call that was late or cancelled is not repeated, nor one whose reply somebody has begun to hear, nor one that the
+    server wants to see no sooner than in some seconds.
 
     :param call: The call.
     :param listener: Who hears the reply while it comes.
@@ -74,7 +77,8 @@ def repeated(call: Callable[[], T], listener: Listener | None) -> T:
     except ModelError as error:
         if not _may_repeat(error, listener):
             raise
-    time.sleep(RETRY_SECONDS)
+        pause = _pause(error)
+    time.sleep(pause)
     return call()
 
 
@@ -92,9 +96,14 @@ async def repeated_async(call: Callable[[], Awaitable[T]], listener: AsyncListen
     except ModelError as error:
         if not _may_repeat(error, listener):
             raise
-    await asyncio.sleep(RETRY_SECONDS)
+        pause = _pause(error)
+    await asyncio.sleep(pause)
     return await call()
 
 
 def _may_repeat(error: ModelError, listener: Listener | AsyncListener | None) -> bool:
-    return error.passing and not (listener and listener.heard)
+    return error.passing and _pause(error) <= LONGEST_PAUSE and not (listener and listener.heard)
+
+
+def _pause(error: ModelError) -> float:
+    return max(RETRY_SECONDS, error.retry_after or 0.0)

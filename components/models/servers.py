@@ -16,6 +16,7 @@ from haystack.dataclasses import ChatMessage, StreamingChunk
 from haystack.dataclasses.streaming_chunk import AsyncStreamingCallbackT, SyncStreamingCallbackT
 
 from components.models.aiohttp_transport import AiohttpTransport
+from components.models.bounded_reading import ReplyTooLargeError, bound_reading
 from components.models.errors import (
     ContextLengthExceededError,
     GenerationTimeoutError,
@@ -164,7 +165,7 @@ class ModelServer(ABC):
         :param deadline: Seconds to wait.
         :raises ModelUnavailableError: If not.
         """
-        options = self.client_options() | {"timeout": deadline}
+        options = self.sync_client_options() | {"timeout": deadline}
         with self._answering(), httpx.Client(**options) as client:
             self._look_for(model, client.get(self.url + self.names_path))
 
@@ -176,7 +177,7 @@ class ModelServer(ABC):
         :param deadline: Seconds to wait.
         :raises ModelUnavailableError: If not.
         """
-        options = self.client_options() | {"timeout": deadline}
+        options = self.async_client_options() | {"timeout": deadline}
         with self._answering():
             async with asyncio.timeout(deadline), httpx.AsyncClient(**options) as client:
                 self._look_for(model, await client.get(self.url + self.names_path))
@@ -201,11 +202,11 @@ class ModelServer(ABC):
         return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
     def client_options(self) -> dict[str, Any]:
-        """:returns: Arguments of an httpx client for this server."""
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=self.concurrency)
-        options: dict[str, Any] = {"limits": limits}
+        """:returns: Arguments that every httpx client for this server has."""
+        # Uncompressed, so that what comes over the wire, which is bounded, can not become a thousand times as much.
+        options: dict[str, Any] = {"headers": {"Accept-Encoding": "identity"}}
         if self.api_key:
-            options["headers"] = {"Authorization": f"Bearer {self.api_key}"}
+            options["headers"]["Authorization"] = f"Bearer {self.api_key}"
         if self.url.startswith("http:"):
             # Loading the certificates takes 20 ms, even for a client that never uses them.
             options["verify"] = False
@@ -213,10 +214,14 @@ class ModelServer(ABC):
             options["trust_env"] = False  # no proxy on the way to this machine
         return options
 
+    def sync_client_options(self) -> dict[str, Any]:
+        """:returns: Arguments of an httpx client of threads for this server."""
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=self.concurrency)
+        return {**self.client_options(), "limits": limits, "event_hooks": {"response": [bound_reading]}}
+
     def async_client_options(self) -> dict[str, Any]:
         """:returns: Arguments of an asynchronous httpx client for this server, whose requests aiohttp carries."""
         options = self.client_options()
-        del options["limits"]  # httpx leaves these to its own transport
         transport = AiohttpTransport(
             verify=options.pop("verify", True), trust_env=options.pop("trust_env", True)
         )
@@ -247,6 +252,13 @@ class ModelServer(ABC):
             told=f"{_WHO} broke off its reply; try again",
         )
 
+    def endless(self, error: Exception) -> ModelRequestError:
+        """:returns: The error that says so."""
+        return ModelRequestError(
+            f"{self.title} at {self.address} gave no reply: {error}",
+            told=f"{_WHO} sent more than any reply has; see that it is one",
+        )
+
     def garbled(self, error: Exception) -> ModelRequestError:
         """:returns: The error that says so."""
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
@@ -271,6 +283,7 @@ class ModelServer(ABC):
         :param headers: The response's headers.
         :returns: The error that says so.
         """
+        reason = " ".join(reason.split())[:300]
         message = f"{self.title} at {self.address} answered {status or 'an error'}: {reason}"
         if status in self.busy_statuses:
             told = f"{_WHO} has too many calls at the moment; try again after the seconds in Retry-After"
@@ -311,6 +324,8 @@ class ModelServer(ABC):
             raise self.late(model) from error
         except httpx.ConnectError as error:
             raise self.silent(error) from error
+        except ReplyTooLargeError as error:
+            raise self.endless(error) from error
         except httpx.HTTPError as error:
             raise self.broken(repr(error)) from error
         except Exception as error:
