@@ -37,7 +37,7 @@ from serve.routers import (
     query,
 )
 from serve.service import Service
-from serve.telemetry import configure_logging
+from serve.telemetry import log_as_set
 from serve.timing import ServerTimingMiddleware
 from settings import Settings
 
@@ -54,7 +54,7 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
     :raises DataDirInUseError: if another process has the data directory.
     """
     settings = settings or Settings.load()
-    configure_logging(settings.log_level)
+    log_as_set(settings)
     return build_app(Service(settings))
 
 
@@ -85,7 +85,8 @@ def build_app(service: Service) -> ASGIApp:
     limited = _limit_bodies(LeavingMiddleware(app), service.settings, takers)
     counted = ActivityMiddleware(limited, service.activity)
     timed = StoppingMiddleware(ServerTimingMiddleware(counted))
-    return RequestIDMiddleware(SlashMiddleware(AccessMiddleware(timed), _fixed_routes()))
+    admitted = AccessMiddleware(timed, service.access, app.router.routes)
+    return RequestIDMiddleware(SlashMiddleware(admitted, _fixed_routes()))
 
 
 def _fixed_routes() -> Iterator[tuple[str, str]]:

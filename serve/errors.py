@@ -24,9 +24,11 @@ from components.weights.catalogue import WeightsError
 from modes.mode import QueryTimeoutError, UnsupportedInputError
 from registry import BrokenModeError, UnknownModeError
 from serve import jobs
+from serve.access.errors import ForbiddenError, InvalidKeyError, MissingKeyError, TenantRequiredError
 from serve.bodies import fields_beside
 from serve.chat.errors import openai_error, openai_status, speaks_openai
 from serve.indexer import BrokenPipelineError, UnknownPipelineError
+from serve.limiting import errors as limiting
 from serve.parameters import did_you_mean
 from serve.tenancy import told_of_unknown_tenant
 
@@ -120,6 +122,9 @@ class UploadNotKeptError(jobs.QueueUnavailableError):
 
 # Exception → status and kind of problem; the first that fits counts, so a subclass stands before its parent.
 _PROBLEMS: list[tuple[type[Exception], int, str]] = [
+    (MissingKeyError, 401, "missing-key"),
+    (InvalidKeyError, 401, "invalid-key"),
+    (ForbiddenError, 403, "forbidden"),
     (UntrustedOriginError, 403, "untrusted-origin"),
     (UnknownModeError, 404, "unknown-mode"),
     (storing.UnknownTenantError, 404, "unknown-tenant"),
@@ -139,6 +144,7 @@ _PROBLEMS: list[tuple[type[Exception], int, str]] = [
     (storing.InvalidCursorError, 422, "invalid-cursor"),
     (InvalidCursorError, 422, "invalid-cursor"),
     (storing.InvalidTenantError, 422, "invalid-tenant"),
+    (TenantRequiredError, 422, "tenant-required"),
     (InvalidFilterError, 422, "invalid-filter"),
     (InvalidSchemaError, 422, "invalid-schema"),
     (UnsupportedInputError, 422, "unsupported-input"),
@@ -152,6 +158,11 @@ _PROBLEMS: list[tuple[type[Exception], int, str]] = [
     (storing.DocumentStoreUnavailableError, 503, "document-store-unavailable"),
     (storing.DocumentStoreError, 502, "document-store-failed"),
     (ServiceStoppingError, 503, "service-stopping"),
+    (limiting.UrlTooLongError, 414, "url-too-long"),
+    (limiting.HeadersTooLargeError, 431, "headers-too-large"),
+    (limiting.RateLimitedError, 429, "rate-limited"),
+    (limiting.TooManyRequestsError, 429, "too-many-requests"),
+    (limiting.OverloadedError, 503, "overloaded"),
     (WeightsError, 503, "model-files-missing"),
     (EmbeddingUnavailableError, 503, "embedding-unavailable"),
     (model_errors.ModelLoadError, 503, "model-unavailable"),
@@ -323,8 +334,9 @@ async def _known_error(request: Request, error: Exception) -> JSONResponse:
 
 
 def _log(kind: str, status: int, error: Exception) -> None:
-    # While a part of the service is away, each request is refused: a line for it, and not a page.
-    if status > 500:
+    # While a part of the service is away, each request is refused: a line for it, and not a page. Of those for which
+    # there is no room there are most when there is no time to write: their access line is enough.
+    if status > 500 and not isinstance(error, limiting.OverloadedError):
         logger.warning("%s: %s", kind, error)
         logger.debug("%s", kind, exc_info=error)
     elif status == 500:

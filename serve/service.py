@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from components.storing import DocumentStoreError
 from registry import ModeRegistry
 from resources import Resources
+from serve.access.asking import Access
 from serve.answering import Answering
 from serve.errors import LimitError
 from serve.holdings import Holdings
@@ -51,8 +52,10 @@ class Service:
         :param resources: shared objects to use instead of those that the settings describe.
         :param works: whether jobs that are kept in the data directory are worked on; those in Redis are the workers'.
         :raises DataDirInUseError: if another process has the data directory.
+        :raises KeysError: if there is no API key where there must be one, or they can't be read.
         """
         self.settings = settings
+        self.access = Access(settings)
         self.lock = DataDirLock(settings.data_dir)
         self.lock.acquire()
         try:

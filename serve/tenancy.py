@@ -7,6 +7,7 @@ from fastapi import Depends, Request
 
 from components.storing import InvalidTenantError, UnknownTenantError, check_tenant_id
 from serve.access import Caller, caller_of
+from serve.access.errors import TenantRequiredError
 
 DEFAULT_TENANT = "default"
 # Errors name the tenant; only the request knows whether that name is a token.
@@ -15,7 +16,7 @@ _caller_token: ContextVar[str | None] = ContextVar("caller_token", default=None)
 
 class Tenancy:
     """
-    Decides which tenants a caller may name. Without keys, any well-formed one.
+    Decides which tenants a caller may name: those of its key. Without keys, any well-formed one.
 
     Usage example:
     ```python
@@ -40,9 +41,30 @@ class Tenancy:
         :param requested: the tenant that the request names; None for the caller's own.
         :returns: the tenant to work for.
         :raises InvalidTenantError: if the id has a wrong form.
+        :raises UnknownTenantError: if it is not one of the caller's, whether or not there is such a tenant.
+        :raises TenantRequiredError: if none is named and the caller has several.
         """
-        if requested is not None:
-            return check_tenant_id(requested)
+        if requested is None:
+            return self._own()
+        check_tenant_id(requested)
+        if self._caller.tenants is not None and requested not in self._caller.tenants:
+            raise UnknownTenantError.without_documents(requested)
+        return requested
+
+    def check_all_tenants(self) -> None:
+        """
+        Let only a caller pass who may name every tenant, to what can't be told whose documents it reads.
+
+        :raises ForbiddenError: if the caller may not.
+        """
+        self._caller.check_all_tenants()
+
+    def _own(self) -> str:
+        tenants = self._caller.tenants
+        if tenants is not None and len(tenants) == 1:
+            return next(iter(tenants))
+        if tenants is not None or self._caller.key_id is not None:
+            raise TenantRequiredError
         token = self._caller.named_tenant
         if token is None:
             return DEFAULT_TENANT

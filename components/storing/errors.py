@@ -20,6 +20,18 @@ class InvalidTenantError(DocumentStoreError):
 class UnknownTenantError(DocumentStoreError):
     """Nothing was ever ingested for a tenant."""
 
+    @classmethod
+    def without_documents(cls, tenant_id: str) -> "UnknownTenantError":
+        """
+        Name the tenant, and say what to do.
+
+        :param tenant_id: the tenant.
+        :returns: the error.
+        """
+        return cls(
+            f"tenant '{tenant_id}' has no documents; ingest some with POST /ingest/ or `thresher ingest`"
+        )
+
 
 class UnknownDocumentError(DocumentStoreError):
     """A tenant has no document of that id."""

@@ -297,9 +297,7 @@ class TenantDocumentStores:
             found = self.catalogue.create_first(tenant_id)
         if found is None:
             self.forget(tenant_id)
-            raise UnknownTenantError(
-                f"tenant '{tenant_id}' has no documents; ingest some with POST /ingest/ or `thresher ingest`"
-            )
+            raise UnknownTenantError.without_documents(tenant_id)
         contract.check_embedding(found, tenant_id, self.embedding_model)
         if indexing is not None:
             self._keep_contract(found, indexing)

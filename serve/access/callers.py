@@ -6,6 +6,8 @@ from typing import Any
 
 from starlette.types import Scope
 
+from serve.access.errors import ForbiddenError
+
 
 class Role(StrEnum):
     """What a key is for. None contains another."""
@@ -33,6 +35,17 @@ class Caller:
     tenants: frozenset[str] | None = None
     roles: frozenset[Role] = EVERY_ROLE
     named_tenant: str | None = field(default=None, repr=False)
+
+    def check_all_tenants(self) -> None:
+        """
+        Let the caller pass if it may name every tenant.
+
+        :raises ForbiddenError: if it may not.
+        """
+        if self.tenants is not None:
+            raise ForbiddenError(
+                "this is about all tenants, so it needs an API key that is for every one ('*')"
+            )
 
 
 NOBODY = Caller(tenants=frozenset(), roles=frozenset())

@@ -14,6 +14,7 @@ _PARAMS = {
     "unknown-model": "llm",
     "unknown-tenant": "tenant_id",
     "invalid-tenant": "tenant_id",
+    "tenant-required": "tenant_id",
     "invalid-filter": "filters",
 }
 

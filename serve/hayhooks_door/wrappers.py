@@ -139,6 +139,7 @@ class NativeWrapper:
             call = current_call()
             deadline = Deadline(call.seconds)
             try:
+                call.tenancy.check_all_tenants()
                 result = await self._call(method, given, call.request.headers, deadline)
                 if isinstance(result, SSEStream):
                     return await events_answer(call.request, items(self.name, result.stream, deadline))

@@ -9,8 +9,8 @@ from serve.server import grace_ends
 
 T = TypeVar("T")
 
-CallKey = tuple[str, str | int]
-"""The client's session and the id that it gave its request."""
+CallKey = tuple[str | None, str, str | int]
+"""The id of the client's API key, its session, and the id that it gave its request."""
 
 
 class CallCancelledError(Exception):

@@ -24,6 +24,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
+from serve.access import caller_of
 from serve.deadlines import timeout_of
 from serve.errors import problem_of
 from serve.mcp_door.arguments import read_arguments
@@ -115,7 +116,9 @@ class McpDoor:
         await self._manager.handle_request(scope, _again(body, receive), send)
 
     async def _list_tools(self) -> list[Tool]:
-        return [tool.declared for tool in self._tools.values()]
+        request: Request = self._server.request_context.request  # type: ignore[assignment]
+        caller = caller_of(request)
+        return [tool.declared for tool in self._tools.values() if tool.rule.allows(caller)]
 
     async def _call_tool(self, called: CallToolRequest) -> ServerResult:
         name = called.params.name
@@ -147,6 +150,7 @@ class McpDoor:
 
     async def _outcome(self, called: CallToolRequest, request: Request, tenancy: Tenancy) -> Outcome:
         tool = self._tools[called.params.name]
+        tool.rule.check(caller_of(request))
         caller = Caller(
             tenancy,
             request.state.request_id,
@@ -182,7 +186,7 @@ class McpDoor:
 def _key(request: Request, request_id: str | int) -> CallKey | None:
     # Clients number their requests from 0: without the session one client could take back another's call.
     session = request.headers.get(MCP_SESSION_ID_HEADER)
-    return None if session is None else (session, request_id)
+    return None if session is None else (caller_of(request).key_id, session, request_id)
 
 
 def _failure(error: Exception, request_id: str) -> CallToolResult:

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from modes.mode import Mode
 from modes.results import QueryResult, Retrieval
+from serve.access.rules import INGEST, QUERY, Rule
 from serve.bodies import inlined_schema
 from serve.ingestion_schemas import DocumentItem, DocumentList, IngestBody
 from serve.intake import texts_intake
@@ -54,6 +55,8 @@ class ServedTool:
     declared: Tool
     arguments: type[BaseModel]
     run: Callable[[Any, Caller], Awaitable[Outcome]]
+    rule: Rule
+    """Who may call it."""
 
 
 def served_tools(service: Service) -> dict[str, ServedTool]:
@@ -92,7 +95,7 @@ def _tool(
         outputSchema=inlined_schema(gives, "serialization"),
         annotations=annotations,
     )
-    return ServedTool(declared, takes, run)
+    return ServedTool(declared, takes, run, INGEST if writes else QUERY)
 
 
 def _mode_tool(name: str, mode: Mode, service: Service) -> ServedTool:

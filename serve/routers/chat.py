@@ -26,7 +26,7 @@ from serve.hayhooks_door.wrappers import NativeWrapper
 from serve.parameters import did_you_mean
 from serve.service import Service
 from serve.sse import stream_response
-from serve.tenancy import CallerTenancy
+from serve.tenancy import DEFAULT_TENANT, CallerTenancy, Tenancy
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"])
 
@@ -53,10 +53,11 @@ async def chat_completions(
     request: Request, tenancy: CallerTenancy, timeout: RequestTimeout, body: ChatCompletionRequest
 ) -> Response:
     """Answer the last message of a conversation from a tenant's documents, with OpenAI's `ChatCompletion` object."""
-    tenant = tenancy.tenant(body.tenant_id)
+    wrapper = _wrapper(request, tenancy, body.model, "chat")
+    tenant = _tenant(tenancy, body, wrapper)
     answer = ChatAnswer(request.state.request_id, body.model, document_url(str(request.base_url), tenant))
     shows_events = from_open_webui(request.headers)
-    if wrapper := _wrapper(request, body.model, "chat"):
+    if wrapper is not None:
         said = await _conversation(request, "chat", body.messages, timeout)
         if not body.stream:
             return JSONResponse(wrapped_whole(answer, body.model, await wrapper.complete(said)))
@@ -75,9 +76,10 @@ async def responses(
     request: Request, tenancy: CallerTenancy, timeout: RequestTimeout, body: ResponseRequest
 ) -> Response:
     """Answer the last message of the input from a tenant's documents, with OpenAI's `Response` object."""
-    tenant = tenancy.tenant(body.tenant_id)
+    wrapper = _wrapper(request, tenancy, body.model, "responses")
+    tenant = _tenant(tenancy, body, wrapper)
     answer = ResponseAnswer(request.state.request_id, body, document_url(str(request.base_url), tenant))
-    if wrapper := _wrapper(request, body.model, "responses"):
+    if wrapper is not None:
         said = await _conversation(request, "responses", body.messages, timeout)
         if not body.stream:
             return JSONResponse(wrapped_whole(answer, body.model, await wrapper.complete(said)))
@@ -119,13 +121,22 @@ def _events(
         return service.answering.stream(body.model, asked.question, asked.history, timeout, **asked.inputs)
 
 
-def _wrapper(request: Request, name: str, protocol: Protocol) -> NativeWrapper | None:
+def _wrapper(request: Request, tenancy: Tenancy, name: str, protocol: Protocol) -> NativeWrapper | None:
     service: Service = request.app.state.service
     wrapper = service.wrappers.get(name)
+    if wrapper is not None:
+        tenancy.check_all_tenants()
     if wrapper is not None and protocol not in wrapper.protocols:
         method = {"chat": "run_chat_completion", "responses": "run_response"}[protocol]
         raise LimitError("model", f"the wrapper '{name}' has no '{method}', which this route needs")
     return wrapper
+
+
+def _tenant(tenancy: Tenancy, body: ChatRequest, wrapper: NativeWrapper | None) -> str:
+    if wrapper is not None and body.tenant_id is None:
+        # It is given none, so nobody has to name one.
+        return DEFAULT_TENANT
+    return tenancy.tenant(body.tenant_id)
 
 
 async def _conversation(

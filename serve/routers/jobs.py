@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from components.storing import InvalidTenantError
+from components.storing import InvalidTenantError, UnknownTenantError
 from serve.errors import InvalidCursorError, JobFinishedError, UnknownJobError
 from serve.ingestion_schemas import JobList, SourceList, SourceOutcome
 from serve.jobs import Job, JobQueue, JobStatus, SourceStatus
@@ -42,7 +42,7 @@ async def known_job(
         raise UnknownJobError(job_id)
     try:
         tenancy.tenant(job.tenant_id)
-    except InvalidTenantError:
+    except (InvalidTenantError, UnknownTenantError):
         raise UnknownJobError(job_id) from None
     return job
 

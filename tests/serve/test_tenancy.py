@@ -6,7 +6,7 @@ from starlette.datastructures import Headers
 
 from components.storing import InvalidTenantError
 from serve.access import Caller
-from serve.access.middleware import bearer_token
+from serve.access.asking import bearer_token
 from serve.tenancy import Tenancy
 from tests.serve.conftest import log_lines
 from tests.serve.doors import DOORS, Door

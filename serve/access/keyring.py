@@ -1,0 +1,100 @@
+"""The keys that count now: those of the file, as it stands, and those of `API_KEYS`."""
+
+import hmac
+import logging
+
+from serve.access.callers import EVERY_ROLE, Caller
+from serve.access.errors import KeysError
+from serve.access.key_file import KeyFile, Version
+from serve.access.keys import ANY_TENANT, ApiKey, digest, new_key
+
+logger = logging.getLogger("thresher.access.keys")
+
+_MOST_BYTES = 1_024
+
+
+class Keyring:
+    """
+    Finds the caller of a key, in the file's present version.
+
+    Usage example:
+    ```python
+    keyring = Keyring(KeyFile(Path("data/api_keys.json")))
+    caller = keyring.find(b"thr_...")
+    ```
+    """
+
+    def __init__(self, file: KeyFile, fixed: tuple[ApiKey, ...] = ()) -> None:
+        """
+        Read the keys.
+
+        :param file: the file; there may be none yet.
+        :param fixed: keys that hold as long as the process runs.
+        :raises KeysError: if there is a file that can't be read.
+        """
+        self._file = file
+        self._fixed = fixed
+        self._version: Version | None = file.version()
+        self._read = file.read()
+        self.fault: str | None = None
+        """What is wrong with the file as it stands now; the keys of the last good version go on."""
+
+    @property
+    def exists(self) -> bool:
+        """Whether somebody has set up keys, even if none is left."""
+        self.refresh()
+        return bool(self._fixed) or self._version is not None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no key opens anything."""
+        self.refresh()
+        return all(key.has_expired() for key in self._keys)
+
+    def find(self, secret: bytes) -> Caller | None:
+        """
+        Tell whose a key is.
+
+        :param secret: what somebody shows as their key.
+        :returns: the caller; None for a key that is unknown, revoked or expired.
+        """
+        self.refresh()
+        if len(secret) > _MOST_BYTES:
+            return None
+        shown = digest(secret)
+        found = None
+        # To the end of the list, and each to its end: how long it takes tells nothing of the keys.
+        for key in self._keys:
+            if hmac.compare_digest(key.sha256, shown):
+                found = key
+        return None if found is None or found.has_expired() else found.caller()
+
+    def add_passing(self) -> str:
+        """
+        Make a key for this process itself, which no file has.
+
+        :returns: the key; it allows everything.
+        """
+        secret, key = new_key([ANY_TENANT], EVERY_ROLE, "passing")
+        self._fixed = (*self._fixed, key)
+        return secret
+
+    def refresh(self) -> None:
+        """Read the file again if it has changed. Looking whether it has takes microseconds, so every request does."""
+        try:
+            version = self._file.version()
+            if version == self._version:
+                return
+            self._version = version
+            self._read = self._file.read()
+        except KeysError as error:
+            if str(error) != self.fault:
+                logger.error("%s; the keys that were there before go on", error)
+            self.fault = str(error)
+            return
+        self.fault = None
+        logger.info("the API keys were read again: there are %d now", len(self._keys))
+
+    @property
+    def _keys(self) -> tuple[ApiKey, ...]:
+        return self._fixed + self._read
