@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from serve.commands import ask, documents, ingest, jobs, models, pipelines, worker
+from serve.commands import ask, documents, ingest, jobs, keys, models, pipelines, worker
 from serve.commands.terminal import Tenant, err, leave, out, plain_errors, quiet_settings
 from settings import Settings
 
@@ -61,6 +61,7 @@ app.command()(ingest.ingest)
 app.command()(ingest.reindex)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(documents.app, name="documents")
+app.add_typer(keys.app, name="keys")
 app.command()(pipelines.modes)
 app.command()(pipelines.check)
 

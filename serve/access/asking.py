@@ -41,6 +41,7 @@ class Access:
         given = settings.api_keys.get_secret_value() if settings.api_keys else None
         fixed = read_keys(given, "API_KEYS") if given else ()
         self.keyring = Keyring(KeyFile(settings.keys_file), fixed)
+        """The keys."""
         self._may_change = settings.auth == "auto"
         self._is_on = settings.auth == "on" or (self._may_change and not settings.bound_to_loopback)
         what_to_do = _WHAT_TO_DO.format(file=settings.keys_file)

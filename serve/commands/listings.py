@@ -125,6 +125,26 @@ def show_document(console: Console, document: Json) -> None:
     console.print(table)
 
 
+def show_keys(console: Console, keys: Iterable[Json]) -> None:
+    """
+    Print API keys, one a line.
+
+    :param console: where to.
+    :param keys: the keys, without their hashes.
+    """
+    columns = (
+        _Column("key", lambda key: Text(key["id"])),
+        _Column("name", lambda key: Text(key["name"] or "")),
+        _Column("tenants", lambda key: Text(", ".join(key["tenants"]))),
+        _Column("roles", lambda key: Text(", ".join(key["roles"]))),
+        _Column("created", lambda key: _time(key["created_at"]), spare=True),
+        _Column(
+            "expires", lambda key: Text("expired", "red") if key["expired"] else _time(key["expires_at"])
+        ),
+    )
+    _show_list(console, columns, list(keys))
+
+
 def show_remarks(console: Console, remarks: Iterable[Remark]) -> None:
     """
     Print which files were not indexed, or not whole, and why.
