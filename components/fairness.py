@@ -16,7 +16,7 @@ Share = tuple[str, str]
 """Who wants a place: the caller's key, and the tenant that the caller asks for."""
 
 # Who has had a place may soon want the next one, and finds one then.
-RECENT_SECONDS = 10.0
+RECENT_SECONDS = 5.0
 
 _share: ContextVar[Share] = ContextVar("share", default=("", ""))
 

@@ -2,18 +2,20 @@
 
 import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import aclosing, contextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, contextmanager
 from datetime import UTC, datetime
 from typing import Unpack
 
 from haystack.dataclasses import ChatMessage
 
-from modes.mode import RunInputs
+from components.models.chat_models import EXTRACTIVE
+from modes.mode import Mode, RunInputs
 from modes.recording import StreamEvent
 from modes.results import QueryResult
 from registry import ModeRegistry
 from serve import timing
 from serve.errors import LimitError
+from serve.limiting.admission import Admission
 from serve.telemetry import current_request_id
 from serve.watching import FinishedRun, RunWatcher, tell
 from settings import Settings
@@ -41,6 +43,7 @@ class Answering:
         self.settings = settings
         self.registry = registry
         self.watchers: list[RunWatcher] = []
+        self.admission = Admission(self._most_questions)
 
     async def ask(
         self,
@@ -48,6 +51,7 @@ class Answering:
         query: str,
         history: Sequence[ChatMessage] = (),
         timeout: float | None = None,
+        patient: bool = False,
         **inputs: Unpack[RunInputs],
     ) -> QueryResult:
         """
@@ -57,15 +61,19 @@ class Answering:
         :param query: the question.
         :param history: the conversation before it.
         :param timeout: seconds that the caller waits; at most `REQUEST_TIMEOUT` counts.
+        :param patient: whether the question waits until there is room for it, and its time begins only then.
         :param inputs: what else the mode is given.
         :returns: the answer.
         :raises UnknownModeError: if there is no such mode.
         :raises LimitError: if the question, the instructions or `top_k` are over their limit.
+        :raises OverloadedError: if there is no room for it.
         :raises QueryTimeoutError: if it takes too long.
         """
         self._check(query, inputs)
+        asked = self.registry[mode]
         with self._watched(mode, query, history, inputs) as results:
-            result = await self.registry[mode].run_async(query, history, self._seconds(timeout), **inputs)
+            async with self._admitted(inputs, timeout, patient) as seconds:
+                result = await asked.run_async(query, history, seconds, **inputs)
             results.append(result)
         timing.note(result)
         return result
@@ -92,19 +100,21 @@ class Answering:
         :raises LimitError: if the question, the instructions or `top_k` are over their limit.
         """
         self._check(query, inputs)
-        events = self.registry[mode].stream(query, history, self._seconds(timeout), **inputs)
-        return self._watched_stream(events, mode, query, history, inputs)
+        return self._watched_stream(self.registry[mode], query, history, timeout, inputs)
 
     async def _watched_stream(
         self,
-        events: AsyncGenerator[StreamEvent, None],
-        mode: str,
+        mode: Mode,
         query: str,
         history: Sequence[ChatMessage],
+        timeout: float | None,
         inputs: RunInputs,
     ) -> AsyncGenerator[StreamEvent, None]:
-        with self._watched(mode, query, history, inputs) as results:
-            async with aclosing(events):
+        with self._watched(mode.name, query, history, inputs) as results:
+            async with (
+                self._admitted(inputs, timeout) as seconds,
+                aclosing(mode.stream(query, history, seconds, **inputs)) as events,
+            ):
                 async for event in events:
                     if isinstance(event.data, QueryResult):
                         results.append(event.data)
@@ -140,9 +150,19 @@ class Answering:
             )
             tell(self.watchers, run)
 
-    def _seconds(self, timeout: float | None) -> float:
+    def _admitted(
+        self, inputs: RunInputs, timeout: float | None, patient: bool = False
+    ) -> AbstractAsyncContextManager[float]:
         limit = self.settings.request_timeout
-        return limit if timeout is None else min(timeout, limit)
+        seconds = limit if timeout is None else min(timeout, limit)
+        return self.admission.question(inputs.get("tenant_id", ""), seconds, patient)
+
+    def _most_questions(self) -> int | None:
+        if self.settings.max_questions is not None:
+            return self.settings.max_questions
+        # Each of them asks the model, most of them once; without one there is nothing that they wait for.
+        models = self.registry.resources.chat_models
+        return None if models.provider == EXTRACTIVE else models.concurrency
 
     def _check(self, query: str, inputs: RunInputs) -> None:
         limit = self.settings.max_question_chars

@@ -57,7 +57,9 @@ class _Asking:
         async with self._turns:
             try:
                 question = _read(given, defaults)
-                result = await self._answering.ask(**arguments(question, self._tenancy, self._timeout))
+                result = await self._answering.ask(
+                    patient=True, **arguments(question, self._tenancy, self._timeout)
+                )
                 item.result = whole(result, self._request_id)
             except Exception as error:
                 item.problem = problem_of(error, self._request_id)

@@ -1,0 +1,1 @@
+"""How much one caller may ask of the service, and how much all of them together."""

@@ -1,0 +1,104 @@
+"""Which questions are answered now: so many at a time, in turn between callers, and the others refused at once."""
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from components.fairness import CrowdedError, FairPlaces, LateError, current_share, set_share
+from serve.limiting.errors import OverloadedError
+
+# Long enough for an answer to end, short enough for the refused to hear of it at once.
+_MOMENT = 0.05
+# Who is refused asks again, some of them without a pause. Refused one after the other, a crowd slows down itself
+# instead of the answers of others.
+_REFUSALS_PER_SECOND = 800
+_LONGEST_MOMENT = 0.5
+_MAX_WAITING = 1_000
+# No answer takes so long, unless the model hangs.
+_FIRST_SECONDS = 30.0
+_QUEUE_SECONDS = 3_600.0
+
+
+class Admission:
+    """
+    Lets in as many questions as can be answered at a time.
+
+    Where there is no room, a caller who has nothing under way waits for the next that gets free; one who has is refused
+    after a moment.
+
+    Usage example:
+    ```python
+    admission = Admission(lambda: 8)
+    async with admission.question("acme", seconds=60) as left:
+        result = await mode.run_async("What is a mode?", timeout=left)
+    ```
+    """
+
+    def __init__(self, most: Callable[[], int | None]) -> None:
+        """
+        Begin with no question.
+
+        :param most: tells how many questions there may be at a time, None for any number; asked once, by the first
+            question.
+        """
+        self._most = most
+        self._places: FairPlaces | None = None
+        self._asked = False
+        self._first = 0
+        self._next_refusal = 0.0
+
+    @property
+    def taken(self) -> int:
+        """How many questions are being answered; 0 where there may be any number."""
+        return self._places.taken if self._places else 0
+
+    @property
+    def waiting(self) -> int:
+        """How many wait to be let in."""
+        return self._places.waiting if self._places else 0
+
+    @asynccontextmanager
+    async def question(self, tenant: str, seconds: float, patient: bool = False) -> AsyncIterator[float]:
+        """
+        Let a question in for what happens inside, on the account of the caller and the tenant.
+
+        :param tenant: whose documents are asked.
+        :param seconds: how long the caller waits.
+        :param patient: whether it waits for its turn, however many are before it, and only then the caller's time
+            begins.
+        :returns: the seconds that are left.
+        :raises OverloadedError: if there is no room.
+        """
+        set_share(tenant=tenant)
+        if not self._asked:
+            self._asked, most = True, self._most()
+            self._places = None if most is None else FairPlaces(most, _MAX_WAITING)
+        if self._places is None:
+            yield seconds
+            return
+        begin = time.monotonic()
+        async with AsyncExitStack() as stack:
+            await self._enter(stack, self._places, seconds, patient)
+            yield seconds if patient else max(seconds - (time.monotonic() - begin), 0.001)
+
+    async def _enter(self, stack: AsyncExitStack, places: FairPlaces, seconds: float, patient: bool) -> None:
+        # As many callers as there are places wait for one answer's time at most.
+        first = not patient and self._first < places.places and places.is_idle(current_share())
+        if patient:
+            wait = _QUEUE_SECONDS
+        elif first:
+            wait = min(seconds, _FIRST_SECONDS)
+        else:
+            wait = self._moment() if places.taken == places.places else _MOMENT
+        self._first += first
+        try:
+            await stack.enter_async_context(places.held_async(wait))
+        except (CrowdedError, LateError) as error:
+            raise OverloadedError from error
+        finally:
+            self._first -= first
+
+    def _moment(self) -> float:
+        now = time.monotonic()
+        self._next_refusal = max(now, self._next_refusal) + 1 / _REFUSALS_PER_SECOND
+        return min(max(self._next_refusal - now, _MOMENT), _LONGEST_MOMENT)
