@@ -20,6 +20,7 @@ from components.models.local_models import ExtractiveModel, LlamaModels
 from components.models.ollama_models import DEFAULT_URL, OllamaModels
 from components.models.openai_models import OpenAIModels
 from components.models.slots import CallSlots, time_limit
+from components.models.watching import CallWatcher, watched_call
 from components.tracing import TracedCall, traced_call
 
 PROVIDERS = ("embedded", "ollama", "openai", "extractive")
@@ -127,7 +128,8 @@ class ChatModels:
         self.model = EXTRACTIVE if provider == "extractive" else model or ""
         self.models = tuple(dict.fromkeys([self.model, *(() if provider == "extractive" else models)]))
         self._provider = self._make(url, api_key, weights or {}, n_ctx, n_threads)
-        self._slots = CallSlots(concurrency, max_waiting)
+        self.slots = CallSlots(concurrency, max_waiting)
+        self.watchers: list[CallWatcher] = []
 
     def _make(
         self,
@@ -196,11 +198,13 @@ class ChatModels:
         name, options = self.resolve(model), self._options(generation_kwargs)
         self._check_breaker()
         with (
-            self._slots.held(self.timeout, name),
+            self.slots.held(self.timeout, name),
             self._guarded(),
+            watched_call(self.watchers, name) as answered,
             self._traced(name, messages, options, callback) as call,
         ):
-            return call.answered(self._provider.ask(name, messages, options, call.heard_by(callback)))
+            reply = self._provider.ask(name, messages, options, call.heard_by(callback))
+            return answered(call.answered(reply))
 
     async def ask_async(
         self,
@@ -223,11 +227,16 @@ class ChatModels:
         name, options = self.resolve(model), self._options(generation_kwargs)
         late = f"{name} had no reply ready"
         self._check_breaker()
-        async with self._slots.held_async(self.timeout, name):
-            with self._guarded(), self._traced(name, messages, options, callback) as call:
+        async with self.slots.held_async(self.timeout, name):
+            with (
+                self._guarded(),
+                watched_call(self.watchers, name) as answered,
+                self._traced(name, messages, options, callback) as call,
+            ):
                 heard = call.heard_by_async(callback)
                 async with time_limit(self.timeout, late):
-                    return call.answered(await self._provider.ask_async(name, messages, options, heard))
+                    reply = await self._provider.ask_async(name, messages, options, heard)
+                    return answered(call.answered(reply))
 
     def check(self, deadline: float = 2.0) -> None:
         """
