@@ -39,6 +39,7 @@ from serve.routers import (
 from serve.service import Service
 from serve.telemetry import log_as_set
 from serve.timing import ServerTimingMiddleware
+from serve.tracing.recording import TracingMiddleware
 from settings import Settings
 
 _ROUTERS = (query, batch, modes, pipelines, ingest, jobs, events, documents)
@@ -86,7 +87,8 @@ def build_app(service: Service) -> ASGIApp:
     counted = ActivityMiddleware(limited, service.activity)
     timed = StoppingMiddleware(ServerTimingMiddleware(counted))
     admitted = AccessMiddleware(timed, service.access, app.router.routes)
-    return RequestIDMiddleware(SlashMiddleware(admitted, _fixed_routes()))
+    named = RequestIDMiddleware(SlashMiddleware(admitted, _fixed_routes()))
+    return TracingMiddleware(named, service.tracing)
 
 
 def _fixed_routes() -> Iterator[tuple[str, str]]:

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.errors import ServiceStoppingError, describe, problem_response
 from serve.telemetry import bound_request_id
+from serve.telemetry.routes import method_of, route_of
 
 access_log = logging.getLogger("thresher.access")
 error_log = logging.getLogger("thresher.error")
@@ -58,16 +59,9 @@ class RequestIDMiddleware:
                 await self.app(scope, receive, exchange.send)
             except Exception:
                 # The application has answered already; all that is left is to say why.
-                error_log.exception("unhandled error in %s %s", scope["method"], scope["path"])
+                error_log.exception("unhandled error in %s %s", method_of(scope), route_of(scope))
             finally:
-                milliseconds = (time.perf_counter() - begin) * 1000
-                access_log.info(
-                    "%s %s → %s [%.0fms]",
-                    scope["method"],
-                    scope["path"],
-                    exchange.status or "-",
-                    milliseconds,
-                )
+                _log_access(scope, exchange, time.perf_counter() - begin)
 
 
 class _Exchange:
@@ -77,12 +71,28 @@ class _Exchange:
         self._send = send
         self._request_id = request_id
         self.status: int | None = None
+        self.bytes = 0
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             MutableHeaders(scope=message)["x-request-id"] = self._request_id
         await self._send(message)
+        self.bytes += len(message.get("body", b""))
+
+
+def _log_access(scope: Scope, exchange: _Exchange, seconds: float) -> None:
+    """Write the line of a request that has ended, with all of its answer; of its path only what is not the caller's."""
+    fields = {
+        "method": method_of(scope),
+        "route": route_of(scope),
+        "status": exchange.status,
+        "ms": round(1000 * seconds, 1),
+        "bytes": exchange.bytes,
+        "key_id": caller.key_id if (caller := scope["state"].get("caller")) else None,
+    }
+    shown = (fields["method"], fields["route"], exchange.status or "-", 1000 * seconds)
+    access_log.info("%s %s → %s [%.0fms]", *shown, extra={"fields": fields})
 
 
 class SlashMiddleware:

@@ -1,10 +1,12 @@
 import asyncio
+import json
 import logging
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -57,6 +59,11 @@ def log_lines() -> Iterator[list[str]]:
         yield lines
     finally:
         handler.stream = stream
+
+
+def told_in(lines: list[str]) -> list[dict[str, Any]]:
+    """The lines that `log_lines` gave, each of which must be one JSON object."""
+    return [json.loads(line) for line in "".join(lines).split("\n") if line]
 
 
 def without_llm(folder: Path, **more: object) -> Settings:

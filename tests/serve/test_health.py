@@ -1,6 +1,5 @@
 """Health, readiness, request ids and the log."""
 
-import logging
 import re
 import socket
 import time
@@ -9,8 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from serve.telemetry import RequestIDFormatter, bound_request_id
-from tests.serve.conftest import RunningServer, log_lines, without_llm
+from tests.serve.conftest import RunningServer, log_lines, told_in, without_llm
 
 
 def wait_until_ready(client: httpx.Client) -> dict:
@@ -96,7 +94,7 @@ def test_every_line_of_a_request_carries_its_id(client: httpx.Client) -> None:
         asked = {"q": "How tall is the Eiffel Tower?", "mode": "crag", "tenant_id": "acme"}
         client.post("/query/", params=asked, headers={"X-Request-ID": "find-me"})
         client.get("/health")
-    mine = [line for line in "".join(lines).splitlines() if line.endswith(" rid=find-me")]
+    mine = [line["message"] for line in told_in(lines) if line.get("request_id") == "find-me"]
     assert any(
         re.search(r"Strategy=PARTIAL grades=\[CORRECT\(0\.\d\d\),INCORRECT\(0\.\d\d\)\]", line)
         for line in mine
@@ -120,14 +118,3 @@ def test_an_unforeseen_error_has_the_id_too(client: httpx.Client, monkeypatch: p
         assert response.status_code == 500
         assert response.headers["x-request-id"] == response.json()["request_id"] == "boom"
         assert "secret" not in response.text
-
-
-def test_a_message_cannot_forge_a_line() -> None:
-    """Control characters in a message are shown escaped, so that a line stays one line."""
-    record = logging.makeLogRecord({"name": "x", "levelname": "INFO", "msg": "a\nb\x1b[2J\u2028c"})
-    with bound_request_id("abc"):
-        record.request_id = "abc"
-    line = RequestIDFormatter().format(record)
-    assert line.count("\n") == 0
-    assert "\\n" in line
-    assert "\x1b" not in line

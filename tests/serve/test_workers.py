@@ -1,5 +1,6 @@
 """Service, workers, Redis and Chroma as processes of their own, which are stopped, killed and started again."""
 
+import json
 import os
 import subprocess
 import sys
@@ -80,7 +81,7 @@ def test_a_worker_works_with_the_request_id_on_its_lines(cluster: Cluster, clien
     assert (job["status"], job["documents_ok"]) == ("done", 10)
     lines = [line for line in logs(cluster).splitlines() if job["job_id"] in line]
     assert len(lines) >= 2
-    assert all(line.endswith("rid=from-the-caller") for line in lines)
+    assert {json.loads(line)["request_id"] for line in lines} == {"from-the-caller"}
     assert "begins" not in cluster.service.log(), "the service must leave the work to workers"
     found = client.post("/query/", json={"q": "Text 3 of acme.", "tenant_id": "acme"}).json()
     assert found["documents"]
