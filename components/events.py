@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+from haystack.tracing import tracer
+
 Sink = Callable[[str, dict[str, Any]], None]
 
 _sink: ContextVar[Sink | None] = ContextVar("event_sink", default=None)
@@ -20,8 +22,9 @@ def emit(kind: str, **data: Any) -> None:
     Tell the listener of this run, if there is one.
 
     :param kind: `retrieval` (`query`, `documents`), `grades` (`grades`), `rephrased` (`query`), `standalone_question`
-        (`query`), `token` (`text`), `llm_call` (`model`, `usage`, `finish_reason`, `seconds`), `stage_started`
-        (`name`), `stage` (`name`, `seconds`), `component_started` (`name`) or `component_ended` (`name`).
+        (`query`), `prompt` (`hash`, `documents`, and for each the `places` of its text that are in the prompt),
+        `token` (`text`), `llm_call` (`model`, `usage`, `finish_reason`, `seconds`), `stage_started` (`name`), `stage`
+        (`name`, `seconds`), `component_started` (`name`) or `component_ended` (`name`).
     :param data: what there is to tell.
     """
     if (sink := _sink.get()) is not None:
@@ -37,7 +40,8 @@ def stage(name: str) -> Iterator[None]:
     """
     begin = time.perf_counter()
     emit("stage_started", name=name)
-    yield
+    with tracer.trace(f"stage {name}"):
+        yield
     emit("stage", name=name, seconds=time.perf_counter() - begin)
 
 

@@ -17,6 +17,8 @@ from serve.jobs.faults import causes, clean, describe, is_transient
 from serve.jobs.redis_backend import open_backend
 from serve.pacing import Activity
 from serve.telemetry import bound_request_id
+from serve.tracing import current_traceparent
+from serve.tracing.recording import Tracing
 from settings import Settings
 
 _PASSING = (
@@ -30,13 +32,19 @@ _PASSING = (
 
 
 def open_queue(
-    settings: Settings, registry: ModeRegistry, *, works: bool, activity: Activity | None = None
+    settings: Settings,
+    registry: ModeRegistry,
+    tracing: Tracing,
+    *,
+    works: bool,
+    activity: Activity | None = None,
 ) -> JobQueue:
     """
     Make the job queue.
 
     :param settings: say where the jobs are, and how many at a time are worked on.
     :param registry: has the indexing pipelines.
+    :param tracing: records the work on jobs.
     :param works: whether this process works on jobs, or only accepts them.
     :param activity: knows whether somebody waits for an answer of this process, who then comes first.
     :returns: the queue; nothing is opened yet.
@@ -50,7 +58,7 @@ def open_queue(
 
     @contextmanager
     def bind(job: JobInput, check: Callable[[], None]) -> Iterator[None]:
-        with bound_request_id(job.request_id or None), activity.paced(check):
+        with bound_request_id(job.request_id or None), tracing.job(job), activity.paced(check):
             yield
 
     queue = JobQueue(
@@ -67,6 +75,7 @@ def open_queue(
         transient=may_pass,
         describe=reason_of,
         bind=bind,
+        traceparent=current_traceparent,
     )
     return queue
 

@@ -20,6 +20,7 @@ from serve.jobs import Job, JobQueue, QueueUnavailableError
 from serve.locking import DataDirLock
 from serve.pacing import Activity
 from serve.schemas import Ready
+from serve.tracing.recording import Tracing
 from settings import Settings
 
 if TYPE_CHECKING:
@@ -67,7 +68,10 @@ class Service:
         self.answering = Answering(settings, self.registry)
         self.activity = Activity()
         works = works and settings.redis_url is None
-        self.jobs: JobQueue = open_queue(settings, self.registry, works=works, activity=self.activity)
+        self.tracing = Tracing(settings)
+        self.jobs: JobQueue = open_queue(
+            settings, self.registry, self.tracing, works=works, activity=self.activity
+        )
         self._warming: asyncio.Task[None] | None = None
         self._opening: asyncio.Task[None] | None = None
         shared = self.registry.resources
@@ -105,6 +109,7 @@ class Service:
                 await asyncio.gather(self._warming, return_exceptions=True)
             await self.registry.resources.close_async()
             await asyncio.to_thread(self.registry.close)
+            await asyncio.to_thread(self.tracing.close)
         finally:
             self.lock.release()
 

@@ -11,6 +11,7 @@ from resources import Resources
 from serve.heartbeat import BEAT_SECONDS, Heartbeat
 from serve.indexing import open_queue
 from serve.jobs import QueueUnavailableError
+from serve.tracing.recording import Tracing
 from settings import Settings
 
 log = logging.getLogger("thresher.worker")
@@ -48,7 +49,8 @@ class Worker:
                 " `thresher serve` works on the jobs itself. docs/scaling.md says how to run many machines."
             )
         self.registry = ModeRegistry(settings, resources)
-        self.jobs = open_queue(settings, self.registry, works=True)
+        self.tracing = Tracing(settings)
+        self.jobs = open_queue(settings, self.registry, self.tracing, works=True)
         self._heartbeat = Heartbeat(settings.data_dir)
         self._settings = settings
         self._stop = asyncio.Event()
@@ -73,6 +75,7 @@ class Worker:
             await self.jobs.close()
             await beating
             await asyncio.to_thread(self.registry.close)
+            await asyncio.to_thread(self.tracing.close)
         log.info("stopped")
 
     def _warm_up(self) -> None:

@@ -97,7 +97,8 @@ class JobInput(BaseModel):
     """
     What is kept of a job as long as it is known: the row that the spool has of it.
 
-    A retry is a new run of the same job. `documents_ok`, `documents_skipped` and `chunks_ok` count what earlier runs
+    A retry is a new run of the same job. `request_id` and `traceparent` (W3C) are those of the request that began the
+    run. `documents_ok`, `documents_skipped` and `chunks_ok` count what earlier runs
     have done for good; `finished_at` is set while no run is under way.
     """
 
@@ -106,6 +107,7 @@ class JobInput(BaseModel):
     kind: JobKind = JobKind.INGEST
     pipeline: str = "ingest"
     request_id: str = ""
+    traceparent: str = ""
     body_digest: str = ""
     total: int
     created_at: float

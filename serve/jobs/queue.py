@@ -94,6 +94,7 @@ class JobQueue:
         transient: Callable[[BaseException], bool] = is_transient,
         describe: Callable[[BaseException], str] = describe_error,
         bind: Bind = lambda job, check: nullcontext(),
+        traceparent: Callable[[], str] = lambda: "",
     ) -> None:
         """
         :param work: indexes a batch of sources, several texts or one file, and says what became of each, in the
@@ -116,9 +117,11 @@ class JobQueue:
         :param describe: tells an error of `work` to the person who posted the document.
         :param bind: given a job and a function, a context manager around all that is done for the job in its thread.
             The work may call the function between its steps: it ends work that is no longer wanted.
+        :param traceparent: names the trace that a submission stands in, for who works on the job.
         """
         self._spool = backend.spool
         self._store = backend.store
+        self._traceparent = traceparent
         self._reader = JobReader(backend)
         self._bridge = LoopBridge()
         shop = Workshop(
@@ -235,6 +238,7 @@ class JobQueue:
             kind=kind,
             pipeline=pipeline,
             request_id=request_id,
+            traceparent=self._traceparent(),
             body_digest=body_digest,
             total=len(sources),
             created_at=time.time(),
@@ -325,7 +329,7 @@ class JobQueue:
                 raise NothingToRetryError("every document of this job is indexed or was skipped")
             await self._admission.check(row.tenant_id)
             await self._spool.finish(row)  # where a crash came between
-            again = await self._spool.reopen(row, request_id)
+            again = await self._spool.reopen(row, request_id, self._traceparent())
             if again is None:
                 raise SourcesGoneError(
                     "the documents that failed are no longer kept (STAGED_TTL); post them again"

@@ -255,7 +255,7 @@ class RedisJobSpool:
         with redis_errors():
             await self._redis.transaction(end, keys.row)
 
-    async def reopen(self, job: JobInput, request_id: str) -> JobInput | None:
+    async def reopen(self, job: JobInput, request_id: str, traceparent: str = "") -> JobInput | None:
         keys = JobKeys(self._prefix, job.job_id)
 
         async def begin(pipe: Any) -> JobInput | None:
@@ -285,6 +285,7 @@ class RedisJobSpool:
                     "chunks_ok": sum(result.chunks for _, result in ok),
                     "run": row.run + 1,
                     "request_id": request_id,
+                    "traceparent": traceparent,
                     "finished_at": None,
                 }
             )

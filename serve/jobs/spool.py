@@ -119,16 +119,17 @@ class JobSpool(Protocol):
         nothing where the job is gone, or its `run` is no longer that of `job`.
         """
 
-    async def reopen(self, job: JobInput, request_id: str) -> JobInput | None:
+    async def reopen(self, job: JobInput, request_id: str, traceparent: str = "") -> JobInput | None:
         """
         Begin the next run of a finished job.
 
         Forgets outcomes other than `OK` and `SKIPPED`, counts those into `documents_ok`, `documents_skipped` and
-        `chunks_ok`, raises `run` by one, sets `request_id`, and clears `finished_at` and with it all expiry. Where the
-        `run` is no longer that of `job`, somebody was quicker: changes nothing.
+        `chunks_ok`, raises `run` by one, sets `request_id` and `traceparent`, and clears `finished_at` and with it all
+        expiry. Where the `run` is no longer that of `job`, somebody was quicker: changes nothing.
 
         :param job: the row of a finished job.
         :param request_id: the id of the request that asks for the retry.
+        :param traceparent: the trace that it stands in.
         :returns: the row as it then is, or None when fewer sources are kept than are to be done.
         """
 

@@ -118,8 +118,8 @@ class SqliteJobSpool:
         if wanted is not None:
             await self._keep_files(job, wanted)
 
-    async def reopen(self, job: JobInput, request_id: str) -> JobInput | None:
-        return await self._write(lambda rows: _reopen(rows, job, request_id))
+    async def reopen(self, job: JobInput, request_id: str, traceparent: str = "") -> JobInput | None:
+        return await self._write(lambda rows: _reopen(rows, job, request_id, traceparent))
 
     async def forget(self, job_id: str) -> None:
         def delete(rows: JobRows) -> JobInput | None:
@@ -185,7 +185,7 @@ def _pending(source: str | None) -> SourceResult:
     return SourceResult(document_id=pending.id, name=name, status=SourceStatus.PENDING)
 
 
-def _reopen(rows: JobRows, job: JobInput, request_id: str) -> JobInput | None:
+def _reopen(rows: JobRows, job: JobInput, request_id: str, traceparent: str) -> JobInput | None:
     there = rows.load_run(job)
     if there is None:
         return rows.load(job.job_id)
@@ -199,6 +199,7 @@ def _reopen(rows: JobRows, job: JobInput, request_id: str) -> JobInput | None:
         update={
             "run": there.run + 1,
             "request_id": request_id,
+            "traceparent": traceparent,
             "documents_ok": ok,
             "documents_skipped": skipped,
             "chunks_ok": chunks,

@@ -134,8 +134,12 @@ def recorded(tracer: trace.Tracer, name: str, kind: SpanKind) -> Iterator[trace.
     ) as span:
         try:
             yield span
-        except BaseException as error:
+        except Exception as error:
             fail(span, _kind_of(error))
+            raise
+        except BaseException as error:
+            # Cancelled, or handed back: that is no fault.
+            span.set_attribute("error.type", _kind_of(error))
             raise
 
 
