@@ -81,6 +81,7 @@ class Resources:
             embedding_model=self.embedding_name,
             timeout=settings.chroma_timeout,
             open_tenants=settings.max_open_tenants,
+            breaker=self._breaker("chroma", "Chroma") if settings.chroma_host else None,
         )
 
     @property

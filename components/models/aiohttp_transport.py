@@ -9,7 +9,8 @@ from typing import Any
 import aiohttp
 import httpx
 
-from components.models.bounded_reading import bounded
+from components.bounded_reading import bounded
+from components.tracing import trace_headers
 
 # Below the 5 seconds after which uvicorn, and so vLLM, closes an idle connection.
 KEEP_ALIVE_SECONDS = 4.0

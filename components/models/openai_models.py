@@ -8,8 +8,8 @@ from haystack.components.generators.chat import OpenAIChatGenerator
 from haystack.dataclasses import ChatMessage
 from haystack.utils import Secret
 
+from components.bounded_reading import ReplyTooLargeError
 from components.models.aiohttp_transport import AiohttpClient
-from components.models.bounded_reading import ReplyTooLargeError
 from components.models.errors import ModelError
 from components.models.replies import plain_reply
 from components.models.servers import ModelServer

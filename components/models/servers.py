@@ -15,8 +15,8 @@ import httpx
 from haystack.dataclasses import ChatMessage, StreamingChunk
 from haystack.dataclasses.streaming_chunk import AsyncStreamingCallbackT, SyncStreamingCallbackT
 
+from components.bounded_reading import ReplyTooLargeError, bound_reply
 from components.models.aiohttp_transport import AiohttpTransport
-from components.models.bounded_reading import ReplyTooLargeError, bound_reading
 from components.models.errors import (
     ContextLengthExceededError,
     GenerationTimeoutError,
@@ -217,7 +217,7 @@ class ModelServer(ABC):
     def sync_client_options(self) -> dict[str, Any]:
         """:returns: Arguments of an httpx client of threads for this server."""
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=self.concurrency)
-        return {**self.client_options(), "limits": limits, "event_hooks": {"response": [bound_reading]}}
+        return {**self.client_options(), "limits": limits, "event_hooks": {"response": [bound_reply]}}
 
     def async_client_options(self) -> dict[str, Any]:
         """:returns: Arguments of an asynchronous httpx client for this server, whose requests aiohttp carries."""

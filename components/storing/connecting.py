@@ -5,6 +5,7 @@ import os
 import sqlite3
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,13 @@ import chromadb
 import httpx
 from chromadb.api import ClientAPI, ServerAPI
 from chromadb.api.client import Client
+from chromadb.auth import UserIdentity
 from chromadb.config import Settings as ChromaSettings
 from chromadb.config import System
 from chromadb.telemetry.product import ProductTelemetryClient
 
+from components.breaking import Breaker
+from components.storing.guarding import guard
 from components.storing.safekeeping import IndexKeeper
 
 try:
@@ -35,7 +39,15 @@ _OTHER_FILES = 256
 class ChromaConnection:
     """Makes the client when it is first wanted, and closes it."""
 
-    def __init__(self, path: Path | None, host: str | None, port: int, timeout: float, open_indexes: int):
+    def __init__(
+        self,
+        path: Path | None,
+        host: str | None,
+        port: int,
+        timeout: float,
+        open_indexes: int,
+        breaker: Breaker | None = None,
+    ) -> None:
         """
         Remember where Chroma is.
 
@@ -44,6 +56,7 @@ class ChromaConnection:
         :param port: port of that server.
         :param timeout: seconds a call to a server may take.
         :param open_indexes: collections whose index the embedded database keeps open.
+        :param breaker: opens when a server keeps failing.
         """
         self.embedded = host is None
         self.keeper: IndexKeeper | None = None
@@ -52,6 +65,7 @@ class ChromaConnection:
         self._port = port
         self._timeout = timeout
         self._open_indexes = open_indexes
+        self._breaker = breaker or Breaker("Chroma")
         self._lock = threading.Lock()
         self._client: ClientAPI | None = None
 
@@ -78,16 +92,10 @@ class ChromaConnection:
                     wait_until_released(self._path / _DATABASE)
 
     def _connect_server(self) -> ClientAPI:
-        # Chroma's client sets no timeout and calls the server when it is made: a frozen server would hold this
-        # thread for ever. So ask first, and set the timeout after.
-        httpx.get(
-            f"http://{self._host}:{self._port}/api/v2/heartbeat", timeout=self._timeout, trust_env=False
-        )
         settings = ChromaSettings(anonymized_telemetry=False)
-        client = chromadb.HttpClient(str(self._host), self._port, settings=settings)
-        for session in _sessions(client):
-            session.timeout = httpx.Timeout(self._timeout)
-        return client
+        settings.chroma_api_impl = "chromadb.api.fastapi.FastAPI"
+        settings.chroma_server_host, settings.chroma_server_http_port = str(self._host), self._port
+        return _ServerClient(settings, lambda session: guard(session, self._timeout, self._breaker))
 
     def _open_embedded(self) -> ClientAPI:
         settings = ChromaSettings(anonymized_telemetry=False)
@@ -115,6 +123,28 @@ class ChromaConnection:
         api.hnsw_cache_size = cache_size(self._open_indexes)
         system.start()
         return system
+
+
+class _ServerClient(Client):
+    """
+    A client whose sessions are bounded before they first ask the server.
+
+    That is when the client is made, so that a server which hangs would hold the thread that makes it for ever.
+    """
+
+    def __init__(self, settings: ChromaSettings, bound: Callable[[httpx.Client], None]) -> None:
+        self._bound = bound
+        super().__init__(settings=settings)
+
+    def get_user_identity(self) -> UserIdentity:
+        server: Any = self._server
+        self._bound(server._session)
+        return super().get_user_identity()
+
+    def _validate_tenant_database(self, tenant: str, database: str) -> None:
+        server: Any = self._admin_client
+        self._bound(server._server._session)
+        super()._validate_tenant_database(tenant, database)
 
 
 _making = threading.Lock()
@@ -189,5 +219,5 @@ def keep_write_ahead_log(database: Path) -> None:
 
 
 def _sessions(client: Any) -> list[httpx.Client]:
-    # Private to Chroma, which neither bounds nor closes them; the admin client inside has a system of its own.
+    # Private to Chroma, which does not close them; the admin client inside has a system of its own.
     return [client._server._session, client._admin_client._server._session]

@@ -6,11 +6,23 @@ from contextlib import contextmanager
 import httpx
 from chromadb.errors import ChromaError, InternalError, NotFoundError, RateLimitError
 
+from components.breaking import CircuitOpenError
 from components.filtering import InvalidFilterError
 
 
 class DocumentStoreError(Exception):
-    """A tenant's documents can't be read or written."""
+    """
+    A tenant's documents can't be read or written.
+
+    :param message: what happened.
+    :param told: what callers are told in its place where the message is for the log.
+    :param retry_after: seconds after which it may be tried again, where that is known.
+    """
+
+    def __init__(self, message: str = "", told: str = "", retry_after: int | None = None) -> None:
+        super().__init__(message)
+        self.told = told or message
+        self.retry_after = retry_after
 
 
 class InvalidTenantError(DocumentStoreError):
@@ -70,6 +82,8 @@ def translated_errors() -> Iterator[None]:
     """
     try:
         yield
+    except CircuitOpenError as error:
+        raise circuit_open(error) from error
     except (httpx.HTTPError, ConnectionError) as error:
         raise DocumentStoreUnavailableError("Chroma does not answer") from error
     except InvalidFilterError:
@@ -86,13 +100,16 @@ def translated_errors() -> Iterator[None]:
     except ChromaError as error:
         if "dimension" in str(error):
             raise EmbeddingMismatchError(
-                f"{error}: set the embedding model back, or run `thresher reindex` for the tenant"
+                "the embeddings have another dimension than the tenant's index: set the embedding model back, or run"
+                " `thresher reindex` for the tenant"
             ) from error
         if _is_about_filters(error):
             raise InvalidFilterError(f"Chroma refuses the filters: {error}") from error
         if isinstance(error, InternalError | RateLimitError) or _answer_may_pass(error):
-            raise DocumentStoreUnavailableError(f"Chroma can't do it now: {error}") from error
-        raise DocumentStoreError(f"Chroma refused the call: {error}") from error
+            told = "Chroma can't do it now; try again, and see its log if it stays so"
+            raise DocumentStoreUnavailableError(f"Chroma can't do it now: {_short(error)}", told) from error
+        told = "Chroma refused the call; the log says why"
+        raise DocumentStoreError(f"Chroma refused the call: {_short(error)}", told) from error
     except Exception as error:
         # chromadb raises a plain one, with the page for its message, when a proxy answers in the place of Chroma.
         if type(error) is not Exception or (status := _status(error)) is None:
@@ -101,6 +118,21 @@ def translated_errors() -> Iterator[None]:
         if _answer_may_pass(error):
             raise DocumentStoreUnavailableError(told) from error
         raise DocumentStoreError(told) from error
+
+
+def circuit_open(error: CircuitOpenError) -> DocumentStoreUnavailableError:
+    """
+    Say that Chroma is not asked at the moment.
+
+    :param error: what its breaker raised.
+    :returns: the error for callers.
+    """
+    told = "Chroma kept failing; try again after the seconds in Retry-After"
+    return DocumentStoreUnavailableError(told, retry_after=error.retry_after)
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 def _answer_may_pass(error: Exception) -> bool:

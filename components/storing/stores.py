@@ -12,6 +12,7 @@ from weakref import WeakValueDictionary
 
 import chromadb
 
+from components.breaking import Breaker
 from components.storing import contract
 from components.storing.catalogue import CollectionCatalogue
 from components.storing.connecting import ChromaConnection
@@ -59,6 +60,7 @@ class TenantDocumentStores:
         batch_size: int = 256,
         threads: int = 4,
         open_tenants: int = 100,
+        breaker: Breaker | None = None,
     ) -> None:
         """
         Choose where the documents are; nothing is opened yet.
@@ -73,13 +75,16 @@ class TenantDocumentStores:
             makes it smaller while somebody waits.
         :param threads: threads for the asynchronous methods.
         :param open_tenants: tenants whose index the embedded database keeps in memory, rounded up to a multiple of 64.
+        :param breaker: opens when a server keeps failing.
         """
         self.embedding_model = embedding_model
-        self._connection = ChromaConnection(path, host, port, timeout, open_tenants)
+        self._connection = ChromaConnection(path, host, port, timeout, open_tenants, breaker)
         self.catalogue = CollectionCatalogue(self._connection, prefix, embedding_model)
         self._timeout = timeout
         self._batch_size = batch_size
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="chroma")
+        # Of its own, so that whoever asks whether Chroma is there does not wait behind those that work.
+        self._pinger = ThreadPoolExecutor(1, thread_name_prefix="chroma-ping")
         self._lock = threading.Lock()
         self._handles: OrderedDict[str, _Handle] = OrderedDict()
         self._replayed: set[str] = set()
@@ -204,10 +209,11 @@ class TenantDocumentStores:
             self._executor, self._timeout, self.delete_document, tenant_id, document_id
         )
 
-    async def ping(self) -> None:
+    async def ping(self, deadline: float | None = None) -> None:
         """
         Ask Chroma whether it is there.
 
+        :param deadline: seconds to wait; as long as for any call by default.
         :raises DocumentStoreUnavailableError: if it does not answer within the deadline.
         """
 
@@ -215,14 +221,15 @@ class TenantDocumentStores:
             with translated_errors():
                 self._connection.client().heartbeat()
 
-        await with_deadline(self._executor, self._timeout, heartbeat)
+        await with_deadline(self._pinger, deadline or self._timeout, heartbeat)
 
     def close(self) -> None:
         """Close the client; the stores made by this object can't be used any more."""
         with self._lock:
             self._handles.clear()
         self._connection.close()
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        for executor in (self._executor, self._pinger):
+            executor.shutdown(wait=False, cancel_futures=True)
 
     def store_over(self, collection: chromadb.Collection, tenant_id: str) -> TenantDocumentStore:
         """

@@ -1,0 +1,91 @@
+"""How a Chroma server is asked: within a time, once more where that is safe, and not at all while it keeps failing."""
+
+import re
+from typing import Any
+
+import httpx
+import stamina
+
+from components.bounded_reading import bound_reading
+from components.breaking import Breaker
+
+# Of a proxy, or of a Chroma that is overloaded. A 500 may be about a single call.
+_AWAY = (502, 503, 504)
+# Calls that change nothing, whose answer may be asked for again when it gets lost.
+_READING = re.compile(r".*/(query|get|count|heartbeat)")
+_PAUSE_SECONDS = 0.05
+
+
+class GuardedTransport(httpx.BaseTransport):
+    """Sends the requests of Chroma's client, and reads each answer to its end, which the client would do next."""
+
+    def __init__(self, transport: httpx.BaseTransport, breaker: Breaker) -> None:
+        """
+        Wrap a transport.
+
+        :param transport: what sends.
+        :param breaker: opens when the server keeps failing.
+        """
+        self._transport = transport
+        self._breaker = breaker
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """
+        Send a request.
+
+        :param request: the request.
+        :returns: the response, read.
+        :raises CircuitOpenError: if the server has kept failing.
+        :raises httpx.TransportError: if it can't be reached, or does not answer in time.
+        """
+        if request.url.path.endswith("/heartbeat"):
+            # It asks whether the server is there, so it is always asked; to answer that is not to work.
+            response = self._exchange(request)
+            self._breaker.seems_well()
+            return response
+        with self._breaker.guarding(lambda error: isinstance(error, httpx.HTTPError)):
+            response = self._exchange(request)
+            if response.status_code in _AWAY:
+                self._breaker.failed()
+                return response
+        return response
+
+    def close(self) -> None:
+        """Close the transport."""
+        self._transport.close()
+
+    def _exchange(self, request: httpx.Request) -> httpx.Response:
+        if request.method != "GET" and not _READING.fullmatch(request.url.path):
+            return self._once(request)
+        # A connection that was kept open breaks when the server has been started anew.
+        broken = (httpx.NetworkError, httpx.RemoteProtocolError)
+        for attempt in stamina.retry_context(
+            on=broken, attempts=2, timeout=None, wait_initial=_PAUSE_SECONDS
+        ):
+            with attempt:
+                return self._once(request)
+        raise AssertionError("the last attempt gives an answer or raises")
+
+    def _once(self, request: httpx.Request) -> httpx.Response:
+        response = self._transport.handle_request(request)
+        response.request = request
+        bound_reading(response)
+        response.read()
+        return response
+
+
+def guard(session: httpx.Client, timeout: float, breaker: Breaker) -> None:
+    """
+    Bound a session of Chroma's client, which bounds nothing itself.
+
+    :param session: the session.
+    :param timeout: seconds a call may take.
+    :param breaker: opens when the server keeps failing.
+    """
+    session.timeout = httpx.Timeout(timeout)
+    private: Any = session
+    private._transport = GuardedTransport(private._transport, breaker)
+    private._mounts = {
+        pattern: transport and GuardedTransport(transport, breaker)
+        for pattern, transport in private._mounts.items()
+    }
