@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from components.staging import StagePipeline
+from modes.budgeting import fallback_faults, read_fallback
 from modes.checking import CheckedPipeline, Fault, PipelineChecker, PipelineFileError
 from modes.contracts import contract_faults
 from modes.indexing import IndexingPipeline
@@ -76,6 +77,10 @@ class ModeRegistry(Mapping[str, Mode]):
         self.search = Search(self._stage(_SEARCH_STAGE, ("query", "tenant_id"), ("documents",)))
         for path, origin in self._pipeline_files():
             self._load(path, origin)
+        astray = {name: faults for name, mode in self._modes.items() if (faults := self.astray(mode.checked))}
+        for name, faults in astray.items():
+            self._drop(name)
+            self.broken[name] = faults
 
     @property
     def faults(self) -> list[Fault]:
@@ -90,7 +95,22 @@ class ModeRegistry(Mapping[str, Mode]):
         :returns: the mode, or the pipeline, which is in `indexing` or `plain` too.
         :raises PipelineFileError: with every fault of the file; what there was of its name stays.
         """
-        return self._register(build(Path(path), self.settings, self.resources), "added")
+        entry = build(Path(path), self.settings, self.resources)
+        if faults := self.astray(entry):
+            raise PipelineFileError(faults)
+        return self._register(entry, "added")
+
+    def astray(self, entry: CheckedPipeline) -> list[Fault]:
+        """
+        Check whether a mode that names another one as its fallback can fall back on it.
+
+        :param entry: the mode, or another pipeline, which has no fallback. It need not be one of the registry's.
+        :returns: its faults. None if the fallback has faults of its own: those are told of already.
+        """
+        if kind_of(entry.content) != "mode" or read_fallback(entry) in self.broken:
+            return []
+        known = {name: mode.checked for name, mode in self._modes.items()}
+        return list(fallback_faults(entry, {**known, entry.path.stem: entry}))
 
     def warm_up(self) -> None:
         """Load every model that a mode or another pipeline uses."""
@@ -188,7 +208,7 @@ class ModeRegistry(Mapping[str, Mode]):
         name, kind = entry.path.stem, kind_of(entry.content)
         self._drop(name)
         if kind == "mode":
-            self._modes[name] = Mode(name, entry, origin, self._loop.run, self._standalone)
+            self._modes[name] = Mode(name, entry, origin, self._loop.run, self._standalone, self._modes)
             return self._modes[name]
         if kind == "indexing":
             self.indexing[name] = IndexingPipeline(name, entry, origin)

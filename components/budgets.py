@@ -19,17 +19,18 @@ _SPENT = {
 class BudgetExceededError(RuntimeError):
     """A run, or a part of it, has spent what its mode allows."""
 
-    def __init__(self, unit: Unit, limit: float, owner: str) -> None:
+    def __init__(self, unit: Unit, limit: float, component: str | None) -> None:
         """
         Say whose budget is spent.
 
         :param unit: which part of the budget.
         :param limit: how much there was.
-        :param owner: whose budget it was.
+        :param component: the part of the mode whose budget it was; None for that of the whole run.
         """
-        super().__init__(f"{owner} {_SPENT[unit].format(limit=limit)}, which is the budget of the mode")
+        owner = "the mode" if component is None else f"'{component}'"
+        super().__init__(f"{owner} {_SPENT[unit].format(limit=limit)}, which is all that its budget allows")
         self.unit = unit
-        self.owner = owner
+        self.component = component
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,9 @@ class Limits:
 class _Account:
     """What has been spent of some limits, by all tasks and threads of a run."""
 
-    def __init__(self, limits: Limits, owner: str) -> None:
+    def __init__(self, limits: Limits, component: str | None) -> None:
         self.limits = limits
-        self.owner = owner
+        self.component = component
         self._calls = self._tokens = 0
         self._lock = threading.Lock()
 
@@ -55,9 +56,9 @@ class _Account:
         limits = self.limits
         with self._lock:
             if limits.llm_calls is not None and self._calls >= limits.llm_calls:
-                raise BudgetExceededError("llm_calls", limits.llm_calls, self.owner)
+                raise BudgetExceededError("llm_calls", limits.llm_calls, self.component)
             if limits.tokens is not None and self._tokens >= limits.tokens:
-                raise BudgetExceededError("tokens", limits.tokens, self.owner)
+                raise BudgetExceededError("tokens", limits.tokens, self.component)
             self._calls += 1
 
     def add(self, tokens: int) -> None:
@@ -70,19 +71,19 @@ _longest: ContextVar[float | None] = ContextVar("longest_budget", default=None)
 
 
 @asynccontextmanager
-async def limited(limits: Limits, owner: str) -> AsyncIterator[None]:
+async def limited(limits: Limits, component: str | None = None) -> AsyncIterator[None]:
     """
     Hold what happens inside the `with` block, also in the tasks and threads that it starts, to limits.
 
     :param limits: the limits; those of blocks around it hold too.
-    :param owner: what is limited, for the message.
+    :param component: the part of a mode that is limited; None for a whole run.
     :raises BudgetExceededError: if the time is over. Before a call of a language model, `charge_call` raises it.
     """
     longest = _longest.get()
     seconds = limits.seconds
     if seconds is not None and longest is not None:
         seconds = min(seconds, longest)
-    account = _accounts.set((*_accounts.get(), _Account(limits, owner)))
+    account = _accounts.set((*_accounts.get(), _Account(limits, component)))
     timeout = asyncio.timeout(seconds)
     try:
         async with timeout:
@@ -90,7 +91,7 @@ async def limited(limits: Limits, owner: str) -> AsyncIterator[None]:
     except TimeoutError as error:
         if seconds is None or not timeout.expired():
             raise
-        raise BudgetExceededError("seconds", seconds, owner) from error
+        raise BudgetExceededError("seconds", seconds, component) from error
     finally:
         _accounts.reset(account)
 

@@ -2,16 +2,16 @@
 
 import asyncio
 import hashlib
-import hmac
-import re
-import secrets
+import json
 from typing import Any
 
 from haystack import Document, component
 from haystack.dataclasses import ChatMessage
 
+from components.events import emit
 from components.evidence import Passage
 from components.focusing import focus
+from components.framing import Frame, plain_line, plain_passage, plain_text
 
 SYSTEM_PROMPT = (
     "You answer questions from numbered passages. Use only what the passages say. "
@@ -28,22 +28,6 @@ CALLER_INSTRUCTIONS = (
     "them only where they leave the answer to the passages alone, with the passages' numbers in it:"
 )
 
-# Chat templates mark turns with control tokens such as <|im_end|> or <start_of_turn>. A model server parses
-# them in any text it is given, so a document that holds one could end the user's turn and begin another.
-_CONTROL_TOKEN = re.compile(
-    r"<(?=[|｜]|/?(?:s|bos|eos|start_of_turn|end_of_turn)>)|\[(?=/?(?:INST|SYSTEM_PROMPT)\])"
-)
-
-
-def without_control_tokens(text: str) -> str:
-    """
-    Break up what a chat template would read as a control token, so that it stays plain text.
-
-    :param text: Text from a document or a user.
-    :returns: The text with a space put into each control token.
-    """
-    return _CONTROL_TOKEN.sub(lambda match: match[0] + " ", text)
-
 
 @component
 class GroundedPromptBuilder:
@@ -51,8 +35,8 @@ class GroundedPromptBuilder:
     Builds the chat messages that ask a model to answer from documents alone.
 
     The system message is the same for every request, so a model server keeps its KV cache. The user message
-    holds the passages, numbered as the documents are, between two marks with a code that document text can't
-    know; then the question; then the instructions. No document, question or instruction is rendered as a
+    holds the passages, numbered as the documents are, between two marks with a code that is random in each
+    prompt; then the question; then the instructions. No document, question or instruction is rendered as a
     template. What a caller asks for comes behind the system message's own text, framed like the passages and
     subject to it.
 
@@ -92,7 +76,6 @@ class GroundedPromptBuilder:
         self.instructions = instructions
         self.system_prompt = system_prompt
         self.max_context_chars = max_context_chars
-        self._secret = secrets.token_bytes(16)
 
     @component.output_types(messages=list[ChatMessage])
     def run(
@@ -111,13 +94,18 @@ class GroundedPromptBuilder:
         if not documents:
             return {"messages": []}
         titles = [_title(document) for document in documents]
-        passages = [document.content or "" for document in documents]
-        if self.max_context_chars is not None:
-            passages = focus(query, list(map(Passage, passages, titles)), self.max_context_chars)
-        passages = list(map(without_control_tokens, passages))
-        titles = list(map(without_control_tokens, titles))
-        text = self._user_text(without_control_tokens(query), titles, passages)
+        whole = [
+            Passage(document.content or "", title) for document, title in zip(documents, titles, strict=True)
+        ]
+        excerpts = focus(query, whole, self.max_context_chars)
+        passages = [plain_passage(excerpt.text) for excerpt in excerpts]
+        titles = list(map(plain_line, titles))
+        text = self._user_text(plain_text(query), titles, passages)
         user = ChatMessage.from_user(text, meta={"query": query, "passages": passages, "titles": titles})
+        # Without the frame's code, which differs from request to request.
+        asked = [self.system_prompt, caller_instructions, query, titles, passages, self.instructions]
+        digest = hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+        emit("prompt", hash=digest, documents=documents, places=[excerpt.places for excerpt in excerpts])
         return {"messages": [ChatMessage.from_system(self._system_text(caller_instructions)), user]}
 
     @component.output_types(messages=list[ChatMessage])
@@ -138,11 +126,11 @@ class GroundedPromptBuilder:
         return await asyncio.to_thread(self.run, query, documents, caller_instructions)
 
     def _system_text(self, caller_instructions: str | None) -> str:
-        wishes = without_control_tokens(caller_instructions or "").strip()
+        wishes = plain_text(caller_instructions or "").strip()
         if not wishes:
             return self.system_prompt
-        code = self._frame_code(wishes)
-        return f"{self.system_prompt}\n\n{CALLER_INSTRUCTIONS}\n<wishes {code}>\n{wishes}\n</wishes {code}>"
+        framed = Frame(wishes).around("wishes", wishes)
+        return f"{self.system_prompt}\n\n{CALLER_INSTRUCTIONS}\n{framed}"
 
     def _user_text(self, query: str, titles: list[str], passages: list[str]) -> str:
         blocks = [
@@ -151,24 +139,9 @@ class GroundedPromptBuilder:
             if passage.strip()
         ]
         body = "\n\n".join(blocks)
-        code = self._frame_code(f"{query}\n{body}")
-        text = f"<passages {code}>\n{body}\n</passages {code}>\n\nQuestion: {query}"
+        text = f"{Frame(query, body).around('passages', body)}\n\nQuestion: {query}"
         return f"{text}\n\n{self.instructions}" if self.instructions else text
-
-    def _frame_code(self, content: str) -> str:
-        """
-        Make the code of the frame's marks: unknown to any document, yet the same when a request is repeated.
-
-        A keyed hash rather than a random number, so that an identical request meets a warm KV cache and gets
-        an identical answer. The key lives as long as the process.
-        """
-        data = content.encode("utf-8", "surrogatepass")
-        code = hmac.new(self._secret, data, hashlib.sha256).hexdigest()[:8]
-        while code in content:
-            data += b"\0"
-            code = hmac.new(self._secret, data, hashlib.sha256).hexdigest()[:8]
-        return code
 
 
 def _title(document: Document) -> str:
-    return " ".join(str(document.meta.get("title") or "").split())
+    return str(document.meta.get("title") or "")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from haystack import Document, component
@@ -12,6 +13,18 @@ from components.ranking import rank_by_terms
 from components.storing import TenantDocumentStores
 from components.terms import TermWeights
 from components.weights.catalogue import WeightsError
+
+_found: ContextVar[dict[tuple[Any, ...], list[Document]] | None] = ContextVar("searches", default=None)
+
+
+@contextmanager
+def remembered_searches() -> Iterator[None]:
+    """Make the same search only once inside the `with` block, however many components ask for it."""
+    token = _found.set({})
+    try:
+        yield
+    finally:
+        _found.reset(token)
 
 
 class EmbeddingUnavailableError(RuntimeError):
@@ -105,11 +118,31 @@ class TenantRetriever:
         filters: dict[str, Any] | None = None,
     ) -> dict[str, list[Document]]:
         """Retrieve chunks; see `run`."""
+        search = self._search(query, tenant_id, top_k, filters)
+        found = _found.get()
+        documents = None if found is None else found.get(search)
+        if documents is None:
+            documents = self._best(query, await self._nearest(query, tenant_id, top_k, filters), top_k)
+            if found is not None:
+                found[search] = documents
+        emit("retrieval", query=query, documents=documents)
+        return {"documents": documents}
+
+    async def _nearest(
+        self, query: str, tenant_id: str, top_k: int | None, filters: dict[str, Any] | None
+    ) -> list[Document]:
         store = await self.document_stores.get_async(tenant_id)
         with _embedding_errors():
             embedding = (await self.text_embedder.run_async(text=query))["embedding"]  # type: ignore[attr-defined]
         found = await store.search_embeddings_async([embedding], self._wanted(top_k), filters)
-        return {"documents": self._best(query, found[0], top_k)}
+        return found[0]
+
+    def _search(
+        self, query: str, tenant_id: str, top_k: int | None, filters: dict[str, Any] | None
+    ) -> tuple[Any, ...]:
+        """Give all that the chunks found depend on."""
+        own = (id(self.document_stores), id(self.text_embedder), self.candidates, self.term_weight)
+        return query, tenant_id, top_k or self.top_k, repr(filters), id(self.term_weights), *own
 
     def _wanted(self, top_k: int | None) -> int:
         return max(top_k or self.top_k, self.candidates)
@@ -118,7 +151,6 @@ class TenantRetriever:
         if self.candidates:
             wanted = top_k or self.top_k
             documents = rank_by_terms(query, documents, wanted, self.term_weights, self.term_weight)
-        emit("retrieval", query=query, documents=documents)
         return documents
 
 

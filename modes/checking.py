@@ -306,7 +306,7 @@ class PipelineChecker:
         before = len(file.faults)
         for key in given:
             if key not in parameters:
-                near = _nearest(key, parameters)
+                near = nearest(key, parameters)
                 message = f"{cls.__name__} has no init parameter '{key}'{near}; it has {_listed(parameters)}"
                 file.fault(f"component '{name}': {message}", *place, key)
         for key, parameter in parameters.items():
@@ -446,7 +446,7 @@ def _sockets(pipeline: Pipeline, side: str) -> dict[str, list[str]]:
 def _socket_problem(name: str, every: dict[str, list[str]]) -> str | None:
     component, _, socket = name.partition(".")
     if component not in every:
-        return f"names '{name}', but there is no component '{component}'{_nearest(component, every)}"
+        return f"names '{name}', but there is no component '{component}'{nearest(component, every)}"
     if not socket:
         return f"names '{name}' without a socket; it has {_listed(every[component])}"
     if socket not in every[component]:
@@ -459,10 +459,17 @@ def _check_keys(
 ) -> None:
     for key in data:
         if key not in known:
-            file.fault(f"{owner} has an unknown key '{key}'{_nearest(str(key), known)}", *place, key)
+            file.fault(f"{owner} has an unknown key '{key}'{nearest(str(key), known)}", *place, key)
 
 
-def _nearest(word: str, known: Iterable[str]) -> str:
+def nearest(word: str, known: Iterable[str]) -> str:
+    """
+    Suggest what a misspelt name may have been meant to be.
+
+    :param word: the name.
+    :param known: the names there are.
+    :returns: the end of a sentence; empty where none is near.
+    """
     near = difflib.get_close_matches(word, list(known), n=1)
     return f" (did you mean '{near[0]}'?)" if near else ""
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, get_args
 
+from modes.budgeting import budget_faults
 from modes.checking import CheckedPipeline, Fault
 from modes.indexing import INDEXING_INPUTS, INDEXING_TYPES
 from modes.kinds import INDEXING_OUTPUTS, KINDS, RESERVED_NAMES, RESULT_OUTPUTS, kind_of
@@ -29,6 +30,7 @@ def contract_faults(checked: CheckedPipeline) -> Iterator[Fault]:
         yield from _wrong_types(checked, RESULT_TYPES)
         yield from _missing(checked, "outputs", "a mode", "answer")
         yield from _missing(checked, "inputs", "a mode", "query")
+        yield from budget_faults(checked)
     elif kind == "indexing":
         yield from _unknown(checked, "an indexing pipeline", INDEXING_INPUTS, INDEXING_OUTPUTS)
         yield from _wrong_types(checked, INDEXING_TYPES)
@@ -44,6 +46,10 @@ def _metadata_faults(checked: CheckedPipeline) -> Iterator[Fault]:
     if kind is not None and kind not in KINDS:
         message = f"metadata.kind is '{kind}'; it may be {', '.join(KINDS)}"
         yield Fault(checked.path, checked.lines[("metadata", "kind")], message)
+    for name in ("budget", "fallback"):
+        if name in checked.content.get("metadata", {}) and kind_of(checked.content) != "mode":
+            message = f"only a mode has a metadata.{name}"
+            yield Fault(checked.path, checked.lines[("metadata", name)], message)
 
 
 def _name_faults(checked: CheckedPipeline, kind: str) -> Iterator[Fault]:

@@ -45,7 +45,7 @@ class IndexingPipeline(NamedPipeline):
     @cached_property
     def splitting(self) -> dict[str, Any]:
         """The settings of its splitters, by component: what decides where documents are cut."""
-        components: dict[str, dict[str, Any]] = self._checked.content["components"]
+        components: dict[str, dict[str, Any]] = self.checked.content["components"]
         return {
             name: {"type": data["type"], **data.get("init_parameters", {})}
             for name, data in components.items()
@@ -55,7 +55,7 @@ class IndexingPipeline(NamedPipeline):
     @cached_property
     def fingerprint(self) -> str:
         """A hash of what the file says but for its comments and description: another one indexes otherwise."""
-        meaning = {key: value for key, value in self._checked.content.items() if key != "metadata"}
+        meaning = {key: value for key, value in self.checked.content.items() if key != "metadata"}
         return hashlib.sha256(json.dumps(meaning, sort_keys=True, default=str).encode()).hexdigest()
 
     def run(
@@ -86,9 +86,9 @@ class IndexingPipeline(NamedPipeline):
     def _run(self, inputs: dict[str, Any]) -> dict[str, Any]:
         with own_errors():
             outputs = self.pipeline.run(
-                self._checked.feed(inputs), include_outputs_from=self._checked.read_from
+                self.checked.feed(inputs), include_outputs_from=self.checked.read_from
             )
-        return self._checked.read(outputs)
+        return self.checked.read(outputs)
 
     def _runs(self, documents: list[Document], sources: list[ByteStream]) -> Iterator[dict[str, list[Any]]]:
         """Give the inputs of each run, by their public name; each run is given all that the file declares."""

@@ -1,8 +1,9 @@
 """A mode: a checked pipeline that answers questions."""
 
 import asyncio
+import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypedDict, TypeVar, Unpack
 
@@ -10,15 +11,22 @@ from haystack import Document
 from haystack.core.errors import PipelineRuntimeError
 from haystack.dataclasses import ChatMessage
 
+from components.budgets import BudgetExceededError, leaving_time, limited
 from components.caller_options import caller_options
 from components.events import emit, listen, stage
+from components.models.errors import InvalidGenerationError, ModelError, UnknownModelError
+from components.retrieving import remembered_searches
 from components.schemas import checked_schema
+from modes.budgeting import read_budget, read_fallback
 from modes.checking import CheckedPipeline
+from modes.explaining import explanation_of
 from modes.named import NamedPipeline, Origin
 from modes.recording import RunRecord, StreamEvent
-from modes.results import QueryResult, RetrievedDocument
+from modes.results import Fallback, QueryResult, RetrievedDocument
+from modes.sharing import SharingPipeline
 
 T = TypeVar("T")
+logger = logging.getLogger(__name__)
 
 
 class RunInputs(TypedDict, total=False):
@@ -43,6 +51,10 @@ class RunInputs(TypedDict, total=False):
 RUN_INPUTS = ("query", "history", *RunInputs.__annotations__)
 RESULT_TYPES: dict[str, Any] = {"answer": str, "documents": list[Document]}
 RunSync = Callable[[Coroutine[Any, Any, T]], T]
+# What a caller has to mend: another mode would be asked the same.
+_CALLERS_FAULTS = (UnknownModelError, InvalidGenerationError)
+# Of the time that a question has, a mode's own budget is at most this share, when another one may have to answer still.
+_OWN_SHARE = 0.5
 
 
 class UnsupportedInputError(ValueError):
@@ -79,6 +91,7 @@ class Mode(NamedPipeline):
         origin: Origin,
         run_sync: RunSync[QueryResult],
         standalone: CheckedPipeline,
+        modes: "Mapping[str, Mode]",
     ) -> None:
         """
         Wrap a checked pipeline.
@@ -88,16 +101,23 @@ class Mode(NamedPipeline):
         :param origin: where the file was found.
         :param run_sync: runs a coroutine for a caller that has no event loop.
         :param standalone: makes a question self-contained, where the mode takes no `history` itself.
+        :param modes: all modes, of which one may have to stand in for this one.
         """
         super().__init__(name, checked, origin)
+        self.budget = read_budget(checked)
+        self.fallback = read_fallback(checked)
         self._run_sync = run_sync
         self._standalone = standalone
+        self._modes = modes
+        if isinstance(self.pipeline, SharingPipeline):
+            self.pipeline.limits = self.budget.components
 
     def run(
         self,
         query: str,
         history: Sequence[ChatMessage] = (),
         timeout: float | None = None,
+        explain: bool = False,
         **inputs: Unpack[RunInputs],
     ) -> QueryResult:
         """
@@ -107,6 +127,7 @@ class Mode(NamedPipeline):
         :param history: the conversation before it, from which it is made self-contained first; a mode that declares
             the input `history` is given the conversation instead.
         :param timeout: seconds the answer may take.
+        :param explain: whether the result is to have an `explanation`.
         :param inputs: what else the mode is given; see `RunInputs`.
         :returns: the answer with all that the mode tells about it.
         :raises UnsupportedInputError: if the mode does not take one of these.
@@ -115,25 +136,28 @@ class Mode(NamedPipeline):
         :raises InvalidGenerationError: if one of `generation_kwargs` is unknown or out of its range.
         :raises InvalidSchemaError: if `json_schema` can't be used.
         :raises StructuredAnswerError: if the model gave no valid JSON, in structured modes.
+        :raises BudgetExceededError: if the mode's budget is spent, and no other mode stands in.
         :raises QueryTimeoutError: if it takes longer than `timeout`.
         """
-        return self._run_sync(self.run_async(query, history, timeout, **inputs))
+        return self._run_sync(self.run_async(query, history, timeout, explain, **inputs))
 
     async def run_async(
         self,
         query: str,
         history: Sequence[ChatMessage] = (),
         timeout: float | None = None,
+        explain: bool = False,
         **inputs: Unpack[RunInputs],
     ) -> QueryResult:
         """Answer a question; see `run`."""
-        return await self._run(query, history, timeout, inputs, RunRecord())
+        return await self._run(query, history, timeout, inputs, RunRecord(explains=explain))
 
     async def stream(
         self,
         query: str,
         history: Sequence[ChatMessage] = (),
         timeout: float | None = None,
+        explain: bool = False,
         **inputs: Unpack[RunInputs],
     ) -> AsyncGenerator[StreamEvent, None]:
         """
@@ -146,7 +170,7 @@ class Mode(NamedPipeline):
         """
         events: asyncio.Queue[StreamEvent | None] = asyncio.Queue()
         loop = asyncio.get_running_loop()
-        record = RunRecord(lambda event: loop.call_soon_threadsafe(events.put_nowait, event))
+        record = RunRecord(lambda event: loop.call_soon_threadsafe(events.put_nowait, event), explain)
         task = asyncio.create_task(self._run(query, history, timeout, inputs, record))
 
         def end(task: asyncio.Task[QueryResult]) -> None:
@@ -177,16 +201,56 @@ class Mode(NamedPipeline):
     ) -> QueryResult:
         begin = time.perf_counter()
         async with time_limit(timeout, lambda: record.running):
-            with own_errors(), listen(record.hear, tokens=record.streams):
+            with own_errors(), listen(record.hear, tokens=record.streams), remembered_searches():
                 given = await self._checked_inputs(query, inputs)
-                if "history" in self._checked.inputs:
-                    given["history"] = list(history)
-                elif history:
+                if history and "history" not in self.checked.inputs:
                     given["query"] = await self._standalone_question(given, history, record)
-                data = self._checked.feed(given)
-                outputs = await self.pipeline.run_async(data, include_outputs_from=self._checked.read_from)
+                answered, outputs = await self._answer(given, history, begin, timeout, record)
         record.timings["total"] = time.perf_counter() - begin
-        return self._result(outputs, record)
+        result = answered._result(outputs, record).model_copy(update={"mode": self.name})
+        if record.heard is not None:
+            result.explanation = explanation_of(record.heard, result)
+        return result
+
+    async def _answer(
+        self,
+        given: dict[str, Any],
+        history: Sequence[ChatMessage],
+        begin: float,
+        timeout: float | None,
+        record: RunRecord,
+    ) -> "tuple[Mode, dict[str, Any]]":
+        """Give the outputs of this mode, or those of the one that stands in for it; and which it was."""
+        other = self._modes.get(self.fallback) if self.fallback else None
+        spent = time.perf_counter() - begin
+        share = None if other is None or timeout is None else (timeout - spent) * _OWN_SHARE
+        try:
+            with leaving_time(share):
+                return self, await self._outputs(given, history)
+        except Exception as raised:
+            error = own_error(raised)
+            if other is None or not self._may_fall_back(error, record):
+                raise
+            tried = time.perf_counter() - begin - spent
+            record.fall_back(_fallback(other, error, tried))
+        logger.info("Fallback=%s mode=%s reason=%s", other.name, self.name, error)
+        return await other._answer(given, history, begin, timeout, record)
+
+    async def _outputs(self, given: dict[str, Any], history: Sequence[ChatMessage]) -> dict[str, Any]:
+        if "history" in self.checked.inputs:
+            given = {**given, "history": list(history)}
+        async with limited(self.budget.run):
+            return await self.pipeline.run_async(self.checked.feed(given), self.checked.read_from)
+
+    def _may_fall_back(self, error: BaseException, record: RunRecord) -> bool:
+        if record.writing:
+            return False
+        if isinstance(error, BudgetExceededError):
+            return True
+        # Once the documents are chosen, what failed was the answer, and another mode's would fail in the same way.
+        chooser = self.checked.outputs.get("documents", "").partition(".")[0]
+        choosing = bool(chooser) and not record.is_through(chooser)
+        return choosing and isinstance(error, ModelError) and not isinstance(error, _CALLERS_FAULTS)
 
     async def _standalone_question(
         self, given: dict[str, Any], history: Sequence[ChatMessage], record: RunRecord
@@ -207,7 +271,7 @@ class Mode(NamedPipeline):
             **{name: value for name, value in inputs.items() if value is not None},
         }
         for name in given:
-            if name not in self._checked.inputs and name != "tenant_id":
+            if name not in self.checked.inputs and name != "tenant_id":
                 raise UnsupportedInputError(
                     f"mode '{self.name}' takes no '{name}'; it has {', '.join(self.inputs)}"
                 )
@@ -219,7 +283,7 @@ class Mode(NamedPipeline):
         return given
 
     def _result(self, outputs: dict[str, Any], record: RunRecord) -> QueryResult:
-        values = self._checked.read(outputs)
+        values = self.checked.read(outputs)
         documents: list[Document] = values.pop("documents", [])
         return QueryResult(
             mode=self.name,
@@ -229,6 +293,8 @@ class Mode(NamedPipeline):
             model=record.model,
             # The last call of a run that found nothing was a grader's or the rephraser's.
             finish_reason=record.finish_reason if documents or "documents" not in self.outputs else None,
+            fallback=record.fallback,
+            prompt_hash=record.prompt_hash,
             usage=record.usage,
             timings={name: round(seconds, 4) for name, seconds in record.timings.items()},
         )
@@ -259,13 +325,26 @@ def own_errors() -> Iterator[None]:
     try:
         yield
     except PipelineRuntimeError as error:
-        own = _own_error(error)
+        own = own_error(error)
         # Not `from error`, which own caused: whoever follows the causes would go round for ever.
         raise own from own.__cause__
 
 
-def _own_error(error: BaseException) -> BaseException:
-    # A stage inside a mode wraps the component's error once more.
+def own_error(error: BaseException) -> BaseException:
+    """
+    Look into Haystack's wrappers, of which a stage inside a mode adds another one.
+
+    :param error: what a pipeline raised.
+    :returns: what a component raised.
+    """
     while isinstance(error, PipelineRuntimeError) and error.__cause__ is not None:
         error = error.__cause__
     return error
+
+
+def _fallback(other: Mode, error: BaseException, seconds: float) -> Fallback:
+    told: dict[str, Any] = {"mode": other.name, "seconds": round(seconds, 4)}
+    if isinstance(error, BudgetExceededError):
+        return Fallback(reason=error.unit, component=error.component, detail=str(error), **told)
+    # The error's own words are for the log: they may hold addresses, and what a server said.
+    return Fallback(reason="model", detail="the language model failed before the chunks were chosen", **told)

@@ -26,4 +26,4 @@ class NamedPipeline:
         self.inputs = list(checked.inputs)
         self.outputs = list(checked.outputs)
         self.pipeline = checked.pipeline
-        self._checked = checked
+        self.checked = checked

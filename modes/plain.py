@@ -54,12 +54,12 @@ class PlainPipeline(NamedPipeline):
     @cached_property
     def parameters(self) -> list[Parameter]:
         """Its inputs with their types and defaults."""
-        return list(_parameters(self._checked))
+        return list(_parameters(self.checked))
 
     @property
     def tenant_inputs(self) -> list[str]:
         """The inputs that say whose documents are used, whatever they are called."""
-        sockets = self._checked.inputs
+        sockets = self.checked.inputs
         return [name for name in sockets if any(place.endswith(".tenant_id") for place in sockets[name])]
 
     async def run_async(self, **inputs: Any) -> dict[str, Any]:
@@ -77,9 +77,9 @@ class PlainPipeline(NamedPipeline):
         }
         with own_errors():
             outputs = await self.pipeline.run_async(
-                self._checked.feed(given), include_outputs_from=self._checked.read_from
+                self.checked.feed(given), include_outputs_from=self.checked.read_from
             )
-        values = self._checked.read(outputs)
+        values = self.checked.read(outputs)
         return {name: as_json(values.get(name)) for name in self.outputs}
 
 

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from modes.results import (
     Citation,
+    Fallback,
     Grade,
     Grades,
     QueryResult,
@@ -17,8 +18,12 @@ from modes.results import (
     Usage,
 )
 
-EventKind = Literal["standalone_question", "retrieval", "grades", "rephrased", "token", "citation", "result"]
-EventData = StandaloneQuestion | Retrieval | Grades | Rephrased | Token | Citation | QueryResult
+EventKind = Literal[
+    "standalone_question", "retrieval", "grades", "rephrased", "fallback", "token", "citation", "result"
+]
+EventData = StandaloneQuestion | Retrieval | Grades | Rephrased | Fallback | Token | Citation | QueryResult
+Heard = list[tuple[str, dict[str, Any]]]
+_EXPLAINING = ("retrieval", "grades", "prompt")
 
 
 @dataclass(frozen=True)
@@ -27,8 +32,9 @@ class StreamEvent:
     Something that happened while a mode ran.
 
     In the order of a run: `standalone_question` (the question made self-contained from the conversation), `retrieval`
-    (a search and its chunks), `grades`, `rephrased` (then `retrieval` and `grades` come once more), `token` (a piece
-    of the answer as the model writes it), `citation` (one for each, checked), `result` (all of it, final).
+    (a search and its chunks), `grades`, `rephrased` (then `retrieval` and `grades` come once more), `fallback` (from
+    here on another mode answers), `token` (a piece of the answer as the model writes it), `citation` (one for each,
+    checked), `result` (all of it, final).
     """
 
     kind: EventKind
@@ -38,12 +44,17 @@ class StreamEvent:
 class RunRecord:
     """What one run told."""
 
-    def __init__(self, tell: Callable[[StreamEvent], Any] | None = None) -> None:
+    def __init__(self, tell: Callable[[StreamEvent], Any] | None = None, explains: bool = False) -> None:
         """
         Begin with nothing told.
 
         :param tell: called with each event as it happens, from any thread; None when nobody listens.
+        :param explains: whether to keep what an explanation is made from.
         """
+        self.heard: Heard | None = [] if explains else None
+        """What an explanation is made from, in the order in which it happened."""
+        self.fallback: Fallback | None = None
+        self.prompt_hash: str | None = None
         self.usage = Usage()
         self.model: str | None = None
         self.finish_reason: str | None = None
@@ -53,6 +64,7 @@ class RunRecord:
         self._told: set[EventKind] = set()
         self._stages: list[str] = []
         self._components: list[str] = []
+        self._through: set[str] = set()
 
     @property
     def streams(self) -> bool:
@@ -65,6 +77,34 @@ class RunRecord:
         running = self._stages or self._components
         return running[-1] if running else None
 
+    def is_through(self, component: str) -> bool:
+        """
+        Tell whether a component of the mode has done its part.
+
+        :param component: its name.
+        :returns: whether it has ended well.
+        """
+        return component in self._through
+
+    @property
+    def writing(self) -> bool:
+        """Whether somebody has heard the beginning of the answer."""
+        return "token" in self._told
+
+    def fall_back(self, fallback: Fallback) -> None:
+        """
+        Begin again, for another mode; what was spent and found so far stays.
+
+        :param fallback: which, and why.
+        """
+        self.fallback = fallback
+        self.model = self.finish_reason = self.prompt_hash = None
+        self._stages.clear()
+        self._components.clear()
+        self._through.clear()
+        self._told &= {"standalone_question"}
+        self._tell_event(StreamEvent("fallback", fallback))
+
     def hear(self, kind: str, data: dict[str, Any]) -> None:
         """
         Take an event of `components.events`.
@@ -72,6 +112,8 @@ class RunRecord:
         :param kind: its kind.
         :param data: what it tells.
         """
+        if self.heard is not None and kind in _EXPLAINING:
+            self.heard.append((kind, data))
         match kind:
             case "stage_started":
                 self._stages.append(data["name"])
@@ -79,6 +121,9 @@ class RunRecord:
                 self._components.append(data["name"])
             case "component_ended":
                 self._components.remove(data["name"])
+                self._through.add(data["name"])
+            case "prompt":
+                self.prompt_hash = data["hash"]
             case "stage":
                 self._stages.remove(data["name"])
                 self._add_time(data["name"], data["seconds"])

@@ -128,6 +128,62 @@ class Fallback(BaseModel):
     seconds: float = Field(description="How long the asked mode had tried.")
 
 
+class MadeSearch(BaseModel):
+    """A search that a mode made."""
+
+    query: str = Field(description="What was searched.")
+    chunks: int = Field(description="How many chunks it gave.")
+
+
+class Finding(BaseModel):
+    """Where a search had a chunk."""
+
+    search: int = Field(description="Which of the searches, from 1.")
+    rank: int = Field(description="From 1.")
+    score: float | None = None
+
+
+class ShownText(BaseModel):
+    """A part of a chunk that the model was given to read."""
+
+    start: int = Field(description="Where it begins in the document's text, in characters.")
+    end: int
+
+
+class ExplainedChunk(BaseModel):
+    """The way of one chunk through a mode."""
+
+    chunk_id: str
+    document_id: str
+    title: str = ""
+    found: list[Finding] = Field(default_factory=list, description="By which searches; empty if none told.")
+    label: Label | None = Field(None, description="The grader's; null where nothing was graded.")
+    grade: float | None = Field(None, description="The grader's score.")
+    kept: bool = Field(False, description="Whether it went on to the answer.")
+    why: str = Field("", description="Why it was kept or dropped.")
+    position: int | None = Field(None, description="The n of its number [n] in the prompt.")
+    shown: list[ShownText] | None = Field(
+        None, description="What of it stood in the prompt; null where the mode does not tell."
+    )
+    citations: list[int] = Field(
+        default_factory=list, description="Which of `citations` are from it: their places there, from 0."
+    )
+
+
+class Explanation(BaseModel):
+    """How an answer came about."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    searches: list[MadeSearch]
+    chunks: list[ExplainedChunk] = Field(description="In the order in which they were found.")
+    prompt_hash: str | None = Field(
+        None,
+        description="SHA-256 of what the model was asked; the same for the same. Null if none was, or none told.",
+    )
+    model: str | None = Field(None, description="The language model that was asked.")
+
+
 class QueryResult(BaseModel):
     """The answer of a mode; fields that a mode does not have are null."""
 
@@ -153,6 +209,9 @@ class QueryResult(BaseModel):
     fallback: Fallback | None = Field(
         None, description="Why another mode answered than the one asked; null where the asked one did."
     )
+    explanation: Explanation | None = Field(
+        None, description="How the answer came about, when it was asked to `explain`."
+    )
     model: str | None = Field(None, description="The language model that answered, or `extractive`.")
     finish_reason: str | None = Field(
         None, description="Why the model ended: `stop`, or `length` where the answer was cut off."
@@ -161,4 +220,7 @@ class QueryResult(BaseModel):
     timings: dict[str, float] = Field(
         default_factory=dict,
         description="Seconds: `total`, each stage by name, and `llm` over all model calls.",
+    )
+    prompt_hash: str | None = Field(
+        None, exclude=True, description="As in `explanation`; for the service itself, which may keep it."
     )

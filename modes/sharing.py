@@ -2,9 +2,10 @@
 
 import asyncio
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import networkx  # type: ignore[import-untyped]
@@ -13,6 +14,7 @@ from haystack.core.component.types import InputSocket
 from haystack.core.errors import PipelineRuntimeError
 from haystack.tracing.tracer import NullTracer
 
+from components.budgets import Limits, limited
 from components.events import emit
 
 
@@ -34,6 +36,9 @@ class SharingPipeline(Pipeline):
     outputs = await pipeline.run_async({"prompt_builder": {"query": "Why?", "documents": documents}})
     ```
     """
+
+    limits: Mapping[str, Limits] = MappingProxyType({})
+    """What some of the components may spend in a run, by name; holds for `run_async`."""
 
     _plan: "_Plan | None" = None
     _planned_for: tuple[list[Any], list[Any]] | None = None
@@ -59,7 +64,7 @@ class SharingPipeline(Pipeline):
             # In a thread: a component that has no asynchronous warm-up would load its model on the event loop.
             await asyncio.to_thread(self.warm_up)
         self.validate_input(data)
-        run = _Run(plan, data, include_outputs_from or set(), concurrency_limit)
+        run = _Run(plan, data, include_outputs_from or set(), concurrency_limit, self.limits)
         await run.go_on([name for name, step in plan.items() if not step.senders])
         return run.outputs
 
@@ -92,6 +97,13 @@ class SharingPipeline(Pipeline):
         self._planned()
         super().warm_up()
         self._warm = True
+
+    async def _run_component_async(  # type: ignore[override]
+        self, component_name: str, component: dict[str, Any], *inputs: Any, **others: Any
+    ) -> Mapping[str, Any]:
+        # What Haystack runs is told of and limited too.
+        async with _under_way(component_name, component["instance"], self.limits.get(component_name)):
+            return await Pipeline._run_component_async(component_name, component, *inputs, **others)
 
     def _plan_for(self, data: dict[str, Any]) -> "_Plan | None":
         plan = self._planned()
@@ -159,11 +171,13 @@ class _Run:
         data: Mapping[str, Mapping[str, Any]],
         kept: Iterable[str],
         at_once: int = 1,
+        limits: Mapping[str, Limits] | None = None,
     ) -> None:
         self.outputs: dict[str, Any] = {}
         self._plan = plan
         self._kept = kept
         self._slots = asyncio.Semaphore(at_once)
+        self._limits = limits or {}
         self._inputs = {name: dict(data.get(name, ())) for name in plan}
         self._awaited = {name: step.senders for name, step in plan.items()}
 
@@ -183,7 +197,7 @@ class _Run:
     def take_turn(self, step: _Step) -> None:
         """Run a component whose turn it is, unless it lacks an input."""
         if self._runs(step):
-            with _failures_of(step):
+            with _failures_of(step.name, step.instance):
                 outputs = step.instance.run(**self._given(step))
             self._hand_on(step, outputs)
 
@@ -192,13 +206,11 @@ class _Run:
         if self._runs(step):
             async with self._slots:
                 await _own_turn()
-                emit("component_started", name=step.name)
-                with _failures_of(step):
+                async with _under_way(step.name, step.instance, self._limits.get(step.name)):
                     if hasattr(step.instance, "run_async"):
                         outputs = await step.instance.run_async(**self._given(step))
                     else:
                         outputs = await asyncio.to_thread(step.instance.run, **self._given(step))
-                emit("component_ended", name=step.name)
             self._hand_on(step, outputs)
         for _, receiver, _ in step.receivers:
             self._awaited[receiver] -= 1
@@ -223,14 +235,27 @@ class _Run:
             self.outputs[step.name] = left
 
 
+@asynccontextmanager
+async def _under_way(name: str, instance: Any, limits: Limits | None) -> AsyncIterator[None]:
+    """Tell when a component begins, and when it has ended well, and hold it to its limits."""
+    emit("component_started", name=name)
+    with _failures_of(name, instance):
+        if limits is None:
+            yield
+        else:
+            async with limited(limits, name):
+                yield
+    emit("component_ended", name=name)
+
+
 @contextmanager
-def _failures_of(step: _Step) -> Iterator[None]:
+def _failures_of(name: str, instance: Any) -> Iterator[None]:
     try:
         yield
     except PipelineRuntimeError:
         raise
     except Exception as error:
-        raise PipelineRuntimeError.from_exception(step.name, type(step.instance), error) from error
+        raise PipelineRuntimeError.from_exception(name, type(instance), error) from error
 
 
 _turns: "weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock]" = weakref.WeakKeyDictionary()
