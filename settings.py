@@ -116,11 +116,11 @@ class Settings(BaseSettings):
         10.0, gt=0, description="Seconds after which what kept failing is asked again, by one caller first."
     )
 
-    mcp_allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
         description=(
-            "Host names (comma separated) by which browsers may call `/mcp`, besides this machine's own; `*` for"
-            " every one."
+            "Host names (comma separated) of web pages that may call the service where it asks for no key, besides"
+            " this machine's own; `*` for every one."
         ),
     )
 
@@ -349,7 +349,7 @@ class Settings(BaseSettings):
         10_000, ge=1, description="Runs kept of one tenant; beyond it the oldest are forgotten."
     )
 
-    @field_validator("allowed_modules", "allowed_models", "mcp_allowed_hosts", mode="before")
+    @field_validator("allowed_modules", "allowed_models", "allowed_hosts", mode="before")
     @classmethod
     def _split_commas(cls, value: Any) -> Any:
         if isinstance(value, str):
@@ -406,7 +406,7 @@ class Settings(BaseSettings):
             raise ValueError("must begin with http:// or https://")
         return value.rstrip("/") if value else value
 
-    @field_validator("mcp_allowed_hosts")
+    @field_validator("allowed_hosts")
     @classmethod
     def _host_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if not all(_HOST_NAME.fullmatch(name) for name in value):

@@ -10,6 +10,7 @@ from starlette.types import ASGIApp
 
 from serve import api_document, errors, mcp_door
 from serve.access.middleware import AccessMiddleware
+from serve.guarding import AnswerHeadersMiddleware, PageGuard, PageGuardMiddleware
 from serve.hayhooks_door.library import create_hayhooks_app
 from serve.hayhooks_door.serving import serve_pipelines
 from serve.leaving import LeavingMiddleware
@@ -86,8 +87,10 @@ def build_app(service: Service) -> ASGIApp:
     limited = _limit_bodies(LeavingMiddleware(app), service.settings, takers)
     counted = ActivityMiddleware(limited, service.activity)
     timed = StoppingMiddleware(ServerTimingMiddleware(counted))
-    admitted = AccessMiddleware(timed, service.access, app.router.routes)
-    named = RequestIDMiddleware(SlashMiddleware(admitted, _fixed_routes()))
+    guard = PageGuard(service.settings.allowed_hosts, service.settings.bound_to_loopback)
+    guarded = PageGuardMiddleware(timed, service.access, guard, always=[mcp_door.PATH])
+    admitted = AccessMiddleware(guarded, service.access, app.router.routes)
+    named = RequestIDMiddleware(AnswerHeadersMiddleware(SlashMiddleware(admitted, _fixed_routes())))
     return TracingMiddleware(named, service.tracing)
 
 

@@ -78,12 +78,12 @@ class UntrustedOriginError(ValueError):
         """
         Name the header.
 
-        :param header: `Origin` or `Host`.
+        :param header: `Origin`, `Host` or `Sec-Fetch-Site`.
         :param value: what it says.
         """
         super().__init__(
-            f"{header} is '{value[:100]}', which is not this machine; if it is one of yours, name its host in "
-            "MCP_ALLOWED_HOSTS"
+            f"{header} is '{value[:100]}', which is not this service's own; if it is one of yours, name its host in "
+            "ALLOWED_HOSTS"
         )
 
 

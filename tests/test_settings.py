@@ -93,9 +93,9 @@ def test_loopback_is_known(host: str, loopback: bool) -> None:
 @pytest.mark.parametrize("wrong", ["https://rag.example.com", "rag.example.com:8000", "rag.example.com/mcp"])
 def test_a_host_is_named_without_scheme_and_port(wrong: str) -> None:
     """What could never be a host's name is refused, and not silently without effect."""
-    assert Settings.load(mcp_allowed_hosts="rag.example.com, 10.0.0.7,fd00::7,*").mcp_allowed_hosts
-    with pytest.raises(SettingsError, match="MCP_ALLOWED_HOSTS: must be host names"):
-        Settings.load(mcp_allowed_hosts=wrong)
+    assert Settings.load(allowed_hosts="rag.example.com, 10.0.0.7,fd00::7,*").allowed_hosts
+    with pytest.raises(SettingsError, match="ALLOWED_HOSTS: must be host names"):
+        Settings.load(allowed_hosts=wrong)
 
 
 def test_nothing_else_reads_the_environment() -> None:

@@ -29,7 +29,6 @@ from serve.deadlines import timeout_of
 from serve.errors import problem_of
 from serve.mcp_door.arguments import read_arguments
 from serve.mcp_door.calls import CallCancelledError, CallKey, Calls
-from serve.mcp_door.guarding import HostGuard
 from serve.mcp_door.messages import InvalidMessageError, read_message, wants_answer
 from serve.mcp_door.tools import Caller, Outcome, served_tools
 from serve.service import Service
@@ -68,7 +67,6 @@ class McpDoor:
         self._settings = settings = service.settings
         self._tools = served_tools(service)
         self._calls = Calls()
-        self._guard = HostGuard(settings.mcp_allowed_hosts, settings.bound_to_loopback)
         self._server: Server[Any, Request] = Server(_NAME, settings.api_version, _INSTRUCTIONS)
         self._server.list_tools()(self._list_tools)
         # Not by the package's decorator, which tells the client the text of every exception.
@@ -94,10 +92,8 @@ class McpDoor:
         :param scope: the ASGI scope.
         :param receive: gives the request's messages.
         :param send: takes the response's messages.
-        :raises UntrustedOriginError: if a page of another website sent it.
         """
         request = Request(scope, receive)
-        self._guard.check(request.headers)
         body = await request.body()
         try:
             message = read_message(body)

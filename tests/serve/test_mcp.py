@@ -512,13 +512,13 @@ def test_pages_of_other_hosts_are_refused(client: httpx.Client, headers: dict[st
 
 
 def test_tools_and_modes_of_one_name_do_not_clash(tmp_path: Path) -> None:
-    """A mode called like a fixed tool is `ask_` and its name; MCP_ALLOWED_HOSTS lets its pages in."""
+    """A mode called like a fixed tool is `ask_` and its name; ALLOWED_HOSTS lets its pages in."""
     modes = tmp_path / "modes"
     modes.mkdir()
     standard = Path(__file__).parents[2] / "pipelines" / "standard.yml"
     for name in ("search", "ask_search"):
         (modes / f"{name}.yml").write_text(standard.read_text("utf-8"), "utf-8")
-    settings = without_llm(tmp_path, pipelines_dir=modes, mcp_allowed_hosts="rag.example.com")
+    settings = without_llm(tmp_path, pipelines_dir=modes, allowed_hosts="rag.example.com")
     with RunningServer(settings) as client:
         tools = tools_of(client)
         assert {"search", "ask_search", "ask_ask_search"} <= set(tools)

@@ -1,0 +1,153 @@
+"""Keeping pages of other websites out: a browser sends what they ask for to any service that it can reach."""
+
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serve.access.asking import Access
+from serve.errors import UntrustedOriginError, describe, problem_response
+
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_EVERY = "*"
+_OWN_PAGES = ("same-origin", "none")
+_SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+
+
+class PageGuard:
+    """
+    Tells requests of programs and of our own pages from those of pages that have no business here.
+
+    A page of any website may send a form here, or load an address as a picture, and no browser asks us before. It may
+    also give its own name the address 127.0.0.1 (DNS rebinding), and then even reads the answers. Browsers say which
+    page asks, in `Origin` and `Sec-Fetch-Site`, and by which name it does, in `Host`. Programs send neither of the
+    first two, and may call a service that machines share by any name.
+
+    Usage example:
+    ```python
+    guard = PageGuard(["rag.example.com"], only_local=True)
+    guard.check("POST", Headers({"host": "localhost:8000"}))
+    ```
+    """
+
+    def __init__(self, allowed: Iterable[str], only_local: bool) -> None:
+        """
+        Say which names are good.
+
+        :param allowed: host names, besides this machine's own; `*` for every one.
+        :param only_local: whether the service is bound to this machine alone, so that `Host` must be a good name too.
+        """
+        self._allowed = frozenset(name.lower() for name in (*_LOOPBACK, *allowed))
+        self._only_local = only_local
+
+    def check(self, method: str, headers: Headers) -> None:
+        """
+        Let a request pass, or not.
+
+        :param method: its method.
+        :param headers: its headers.
+        :raises UntrustedOriginError: if it comes from a page of another host, or calls this one by another name.
+        """
+        hosts = headers.getlist("host") or [""]
+        if self._only_local:
+            for host in hosts:
+                if not self._is_allowed(f"//{host}"):
+                    raise UntrustedOriginError("Host", host)
+        site = headers.get("sec-fetch-site")
+        if site in _OWN_PAGES:
+            # No script can say this in a browser's place, and it holds behind a proxy that changes the name too.
+            return
+        if origins := headers.getlist("origin"):
+            for origin in origins:
+                if not (self._is_allowed(origin) or origin.partition("://")[2] == hosts[0]):
+                    raise UntrustedOriginError("Origin", origin)
+        elif site == "cross-site" and not _follows_a_link(method, headers):
+            raise UntrustedOriginError("Sec-Fetch-Site", site)
+
+    def _is_allowed(self, url: str) -> bool:
+        if _EVERY in self._allowed:
+            return True
+        try:
+            return urlsplit(url).hostname in self._allowed
+        except ValueError:
+            return False
+
+
+def _follows_a_link(method: str, headers: Headers) -> bool:
+    return method in _SAFE_METHODS and headers.get("sec-fetch-mode") == "navigate"
+
+
+class PageGuardMiddleware:
+    """Answers 403 to pages of other websites where nobody asks for a key; no such page has one of ours."""
+
+    def __init__(self, app: ASGIApp, access: Access, guard: PageGuard, always: Iterable[str] = ()) -> None:
+        """
+        Wrap an application.
+
+        :param app: the application.
+        :param access: tells whether callers need keys.
+        :param guard: tells the pages.
+        :param always: paths that are guarded even where callers need keys, for their protocol asks for it.
+        """
+        self.app = app
+        self._access = access
+        self._guard = guard
+        self._always = frozenset(always)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """
+        Handle one connection.
+
+        :param scope: the ASGI scope.
+        :param receive: gives the request's messages.
+        :param send: takes the response's messages.
+        """
+        if scope["type"] == "http" and (not self._access.is_on or scope["path"] in self._always):
+            try:
+                # Browsers ask so whether a page may; the answer is no, or what HAYHOOKS_CORS_ALLOW_ORIGINS says.
+                if scope["method"] != "OPTIONS":
+                    self._guard.check(scope["method"], Headers(scope=scope))
+            except UntrustedOriginError as error:
+                await problem_response(scope, *describe(error))(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
+
+
+class AnswerHeadersMiddleware:
+    """Tells browsers and proxies how to treat answers that do not say it themselves."""
+
+    _HEADERS = (
+        # What a document says is never run, whatever a browser takes it for.
+        ("X-Content-Type-Options", "nosniff"),
+        ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
+        ("Cross-Origin-Resource-Policy", "same-origin"),
+        ("Referrer-Policy", "no-referrer"),
+        ("Cache-Control", "no-store"),
+    )
+
+    def __init__(self, app: ASGIApp) -> None:
+        """
+        Wrap an application.
+
+        :param app: the application.
+        """
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """
+        Handle one connection.
+
+        :param scope: the ASGI scope.
+        :param receive: gives the request's messages.
+        :param send: takes the response's messages.
+        """
+
+        async def told(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in self._HEADERS:
+                    headers.setdefault(name, value)
+            await send(message)
+
+        await self.app(scope, receive, told if scope["type"] == "http" else send)
