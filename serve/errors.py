@@ -14,6 +14,7 @@ from starlette.routing import Match
 from starlette.types import Scope
 
 from components import storing
+from components.budgets import BudgetExceededError
 from components.extracting import LanguageModelNeededError
 from components.filtering import InvalidFilterError
 from components.models import errors as model_errors
@@ -153,6 +154,7 @@ _PROBLEMS: list[tuple[type[Exception], int, str]] = [
     (model_errors.InvalidGenerationError, 422, "invalid-model-input"),
     (StructuredAnswerError, 502, "invalid-model-reply"),
     (LanguageModelNeededError, 503, "model-needed"),
+    (BudgetExceededError, 503, "budget-exceeded"),
     (BrokenModeError, 503, "broken-mode"),
     (BrokenPipelineError, 503, "broken-pipeline"),
     (storing.DocumentStoreUnavailableError, 503, "document-store-unavailable"),
