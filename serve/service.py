@@ -44,6 +44,8 @@ class Service:
 
     serves_wrappers = True
     """Whether the wrappers of `PIPELINES_DIR` are loaded with the application."""
+    serves_itself = False
+    """Whether this process is its own caller, who needs none of the keys that others are given."""
 
     def __init__(self, settings: Settings, resources: Resources | None = None, works: bool = True) -> None:
         """
@@ -56,7 +58,7 @@ class Service:
         :raises KeysError: if there is no API key where there must be one, or they can't be read.
         """
         self.settings = settings
-        self.access = Access(settings)
+        self.access = Access(settings, self.serves_itself)
         self.lock = DataDirLock(settings.data_dir)
         self.lock.acquire()
         try:
@@ -105,6 +107,7 @@ class Service:
                 self._opening.cancel()
                 await asyncio.wait({self._opening}, timeout=0.1)
             await self.jobs.close()
+            await self.answering.limits.close()
             if self._warming is not None:
                 await asyncio.gather(self._warming, return_exceptions=True)
             await self.registry.resources.close_async()

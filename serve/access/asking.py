@@ -31,17 +31,20 @@ class Access:
     ```
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, for_itself: bool = False) -> None:
         """
         Read the keys, and refuse a service that everybody on a network could use.
 
         :param settings: the service's settings.
+        :param for_itself: whether the process that serves is its own caller, and gets a key for that.
         :raises KeysError: if the keys can't be read, or there is none where AUTH or HOST asks for one.
         """
         given = settings.api_keys.get_secret_value() if settings.api_keys else None
         fixed = read_keys(given, "API_KEYS") if given else ()
         self.keyring = Keyring(KeyFile(settings.keys_file), fixed)
         """The keys."""
+        self.own_key = self.keyring.add_passing() if for_itself else None
+        """What the process itself may show as its key."""
         self._may_change = settings.auth == "auto"
         self._is_on = settings.auth == "on" or (self._may_change and not settings.bound_to_loopback)
         what_to_do = _WHAT_TO_DO.format(file=settings.keys_file)

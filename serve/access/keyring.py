@@ -34,6 +34,7 @@ class Keyring:
         """
         self._file = file
         self._fixed = fixed
+        self._are_given = bool(fixed)
         self._version: Version | None = file.version()
         self._read = file.read()
         self.fault: str | None = None
@@ -43,7 +44,7 @@ class Keyring:
     def exists(self) -> bool:
         """Whether somebody has set up keys, even if none is left."""
         self.refresh()
-        return bool(self._fixed) or self._version is not None
+        return self._are_given or self._version is not None
 
     @property
     def is_empty(self) -> bool:
@@ -71,9 +72,9 @@ class Keyring:
 
     def add_passing(self) -> str:
         """
-        Make a key for this process itself, which no file has.
+        Make a key that allows everything and ends with this process.
 
-        :returns: the key; it allows everything.
+        :returns: the key.
         """
         secret, key = new_key([ANY_TENANT], EVERY_ROLE, "passing")
         self._fixed = (*self._fixed, key)

@@ -285,7 +285,8 @@ class Client:
         for looks_left in reversed(range(_ADDRESS_LOOKS)):
             try:
                 service = _holder(self.settings)
-                self._use(service.url if service else self._start())
+                key = self.settings.api_key.get_secret_value() if self.settings.api_key else None
+                self._use(*((service.url, key) if service else self._start()))
                 self.here = service is None
                 return
             except DataDirInUseError:
@@ -293,17 +294,19 @@ class Client:
                     raise
                 time.sleep(_ADDRESS_SECONDS)
 
-    def _start(self) -> str:
+    def _start(self) -> tuple[str, str | None]:
         # Not before it is needed: it loads all that makes a service.
         from serve.commands.local import LocalService
 
         service = LocalService(self.settings, self._works)
         self._open.callback(service.close)
-        return service.url
+        return service.url, service.api_key
 
-    def _use(self, url: str) -> None:
+    def _use(self, url: str, key: str | None) -> None:
+        # Not as a bearer token, which names the tenant where nobody is asked for a key.
+        headers = {"X-API-Key": key} if key else None
         self._http = self._open.enter_context(
-            httpx.Client(base_url=url, timeout=self._timeout, trust_env=False)
+            httpx.Client(base_url=url, headers=headers, timeout=self._timeout, trust_env=False)
         )
 
 

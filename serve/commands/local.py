@@ -51,6 +51,8 @@ class LocalService:
             self._bound.close()
             raise
         self.url = server.url_of(self._bound)
+        self.api_key = self._service.access.own_key
+        """What this process shows it as its key."""
         self._server = server.make(build_app(self._service), self._bound, self._service.lock)
         # A second Ctrl-C may end the process without waiting; no job is lost by that.
         self._thread = threading.Thread(
@@ -78,6 +80,7 @@ class _UnhurriedService(Service):
     """Loads a model when it is first used, and no wrapper: listing jobs needs none."""
 
     serves_wrappers = False
+    serves_itself = True
     failure: Exception | None = None
 
     async def start(self) -> None:
