@@ -1,8 +1,8 @@
 """Answering questions for the callers of every door, under the service's limits."""
 
 import time
-from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, aclosing, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from typing import Unpack
 
@@ -16,6 +16,7 @@ from registry import ModeRegistry
 from serve import timing
 from serve.errors import LimitError
 from serve.limiting.admission import Admission
+from serve.limiting.limits import CallerLimits
 from serve.telemetry import current_request_id
 from serve.watching import FinishedRun, RunWatcher, tell
 from settings import Settings
@@ -42,7 +43,8 @@ class Answering:
         """
         self.settings = settings
         self.registry = registry
-        self.watchers: list[RunWatcher] = []
+        self.limits = CallerLimits(settings)
+        self.watchers: list[RunWatcher] = [self.limits]
         self.admission = Admission(self._most_questions)
 
     async def ask(
@@ -66,6 +68,7 @@ class Answering:
         :returns: the answer.
         :raises UnknownModeError: if there is no such mode.
         :raises LimitError: if the question, the instructions or `top_k` are over their limit.
+        :raises RateLimitedError: if the caller has used up its tokens.
         :raises OverloadedError: if there is no room for it.
         :raises QueryTimeoutError: if it takes too long.
         """
@@ -150,12 +153,15 @@ class Answering:
             )
             tell(self.watchers, run)
 
-    def _admitted(
+    @asynccontextmanager
+    async def _admitted(
         self, inputs: RunInputs, timeout: float | None, patient: bool = False
-    ) -> AbstractAsyncContextManager[float]:
+    ) -> AsyncIterator[float]:
         limit = self.settings.request_timeout
         seconds = limit if timeout is None else min(timeout, limit)
-        return self.admission.question(inputs.get("tenant_id", ""), seconds, patient)
+        await self.limits.check_tokens()
+        async with self.admission.question(inputs.get("tenant_id", ""), seconds, patient) as left:
+            yield left
 
     def _most_questions(self) -> int | None:
         if self.settings.max_questions is not None:

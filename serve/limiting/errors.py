@@ -46,6 +46,8 @@ class RateLimitedError(RuntimeError):
             f"this caller has used up its {most} {what} of this minute ({setting}); try again after the seconds in "
             "Retry-After"
         )
+        self.what = what
+        self.most = most
         self.retry_after = seconds
 
 
