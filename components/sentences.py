@@ -22,8 +22,9 @@ ABBREVIATIONS = frozenset(_ABBREVIATIONS.split())
 BLOCK_START = re.compile(
     r"[ \t]*(?:[-*+•◦▪–]\s|\d{1,3}[.)]\s|[a-zA-Z][.)]\s|#{1,6}\s|>|\||```|~~~|={3}|-{3})"
 )
-# A mark that ends a sentence, with the quotes and brackets that close behind it.
-END_MARK = re.compile(r"[.!?…]+[\"'”’»)\]]*(?=\s)|[。！？｡]+[”’」』）】]*|[؟۔।॥]+[\"'”’»)\]]*")
+# A mark that ends a sentence, with the quotes and brackets that close behind it. A run of marks is looked at once, from
+# its beginning: a table of contents may have ten thousand dots before a page's number.
+END_MARK = re.compile(r"(?<![.!?…])[.!?…]++[\"'”’»)\]]*+(?=\s)|[。！？｡]+[”’」』）】]*|[؟۔।॥]+[\"'”’»)\]]*")
 LAST_WORD = re.compile(r"[^\s(\[\"'“‘«]+$")
 _NO_MARKS = r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]"
 THAI_BLANK = re.compile(rf"(?<={_NO_MARKS})\s+(?={_NO_MARKS})")
@@ -56,19 +57,21 @@ def _blocks(text: str) -> Iterator[Span]:
     # Joins lines that were only wrapped.
     start = end = 0
     in_code = False
+    previous = ""
     for match in re.finditer(r"[^\n]*\n?", text):
         line = match.group()
         fence = line.lstrip().startswith(("```", "~~~"))
-        if start < end and (in_code or fence or _begins_block(text[start:end], line)):
+        if start < end and (in_code or fence or _begins_block(previous, line)):
             yield start, end
             start = end
         in_code ^= fence
         end = match.end()
+        previous = line
     yield start, end
 
 
-def _begins_block(block: str, line: str) -> bool:
-    previous = block.rstrip("\n").rpartition("\n")[2].rstrip()
+def _begins_block(previous: str, line: str) -> bool:
+    previous = previous.rstrip()
     if not previous or not line.strip() or BLOCK_START.match(line):
         return True
     if previous.lstrip().startswith(("#", "|")):

@@ -56,3 +56,9 @@ def test_spans_are_in_order_and_do_not_overlap() -> None:
     spans = split_sentences(text)
     assert all(before[1] <= after[0] for before, after in pairwise(spans))
     assert all(text[start:end] == text[start:end].strip() != "" for start, end in spans)
+
+
+@pytest.mark.parametrize("text", ["." * 200_000 + "x", "." + '"' * 200_000 + "x", ".!?" * 70_000 + "x"])
+def test_a_long_run_of_marks_is_read_once(text: str) -> None:
+    """Ten thousand dots before a page's number take no longer than as many letters; once they took minutes."""
+    assert split_sentences(text)[-1][1] == len(text)
