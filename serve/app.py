@@ -14,6 +14,7 @@ from serve.guarding import AnswerHeadersMiddleware, PageGuard, PageGuardMiddlewa
 from serve.hayhooks_door.library import create_hayhooks_app
 from serve.hayhooks_door.serving import serve_pipelines
 from serve.leaving import LeavingMiddleware
+from serve.limiting.middleware import LimitsMiddleware
 from serve.mcp_door import McpDoor
 from serve.middleware import (
     BodyLimit,
@@ -89,7 +90,8 @@ def build_app(service: Service) -> ASGIApp:
     timed = StoppingMiddleware(ServerTimingMiddleware(counted))
     guard = PageGuard(service.settings.allowed_hosts, service.settings.bound_to_loopback)
     guarded = PageGuardMiddleware(timed, service.access, guard, always=[mcp_door.PATH])
-    admitted = AccessMiddleware(guarded, service.access, app.router.routes)
+    afforded = LimitsMiddleware(guarded, service.settings, service.answering.limits)
+    admitted = AccessMiddleware(afforded, service.access, app.router.routes)
     named = RequestIDMiddleware(AnswerHeadersMiddleware(SlashMiddleware(admitted, _fixed_routes())))
     return TracingMiddleware(named, service.tracing)
 
