@@ -6,6 +6,7 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field
 
+from serve.access.rules import rules_of
 from serve.chat.errors import openai_status, speaks_openai
 from serve.errors import status_of
 
@@ -41,11 +42,23 @@ _ASKED = (
     "model-timeout",
     "model-failed",
     "embedding-unavailable",
+    "overloaded",
+    "budget-exceeded",
     "query-timeout",
 )
-_EVERYWHERE = ("invalid-request", "invalid-tenant", "service-stopping")
-# They take any parameter, and need no key.
-_OPEN = {"GET /", "GET /playground/{name}", "GET /health", "GET /ready"}
+_ANY_REQUEST = ("untrusted-origin", "url-too-long", "headers-too-large")
+_EVERYWHERE = (
+    *_ANY_REQUEST,
+    "missing-key",
+    "invalid-key",
+    "forbidden",
+    "tenant-required",
+    "invalid-tenant",
+    "invalid-request",
+    "rate-limited",
+    "too-many-requests",
+    "service-stopping",
+)
 PROBLEMS: dict[str, tuple[str, ...]] = {
     "GET /": (),
     "GET /health": (),
@@ -55,7 +68,7 @@ PROBLEMS: dict[str, tuple[str, ...]] = {
     "GET /status/{pipeline_name}": ("not-found",),
     "POST /query/": _ASKED,
     "GET /query/": _ASKED,
-    "POST /query/batch": ("body-too-large",),
+    "POST /query/batch": ("body-too-large", "overloaded"),
     "GET /modes": (),
     "GET /modes/{mode}": ("unknown-mode", "broken-mode"),
     "GET /pipelines": (),
@@ -155,7 +168,8 @@ def problems_of(operation: str) -> tuple[str, ...]:
     """
     # Modes, plain pipelines and wrappers: their names are known when they are loaded.
     own = _ASKED if operation.endswith("/run") else PROBLEMS.get(operation, ())
-    return own if operation in _OPEN else (*_EVERYWHERE, *own)
+    is_open = any(rule.is_open for rule in rules_of(*operation.split(" ")))
+    return (*(_ANY_REQUEST if is_open else _EVERYWHERE), *own)
 
 
 def _complete(document: dict[str, Any]) -> None:

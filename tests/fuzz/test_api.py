@@ -1,0 +1,18 @@
+"""The OpenAPI document against the service: what it says is so, whatever is sent."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.fuzz.api import fuzz, fuzzed_service
+
+pytestmark = pytest.mark.server
+
+
+def test_no_request_gets_an_undocumented_answer(tmp_path: Path) -> None:
+    """Whatever is sent to any route, the answer is one that the OpenAPI document describes, and no unexplained 5xx."""
+    with fuzzed_service(tmp_path) as cluster:
+        found = fuzz(cluster, "--phases", "coverage,fuzzing", "--max-examples", "1", "--seed", "1")
+    assert found.passed, found.report[-6000:]
+    assert found.cases > 1_000
+    assert found.unforeseen == []
