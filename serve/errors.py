@@ -32,6 +32,7 @@ from serve.indexer import BrokenPipelineError, UnknownPipelineError
 from serve.limiting import errors as limiting
 from serve.parameters import did_you_mean
 from serve.tenancy import told_of_unknown_tenant
+from serve.traces.errors import TraceStoreError, UnknownTraceError
 
 logger = logging.getLogger("thresher.error")
 
@@ -131,6 +132,7 @@ _PROBLEMS: list[tuple[type[Exception], int, str]] = [
     (storing.UnknownTenantError, 404, "unknown-tenant"),
     (storing.UnknownDocumentError, 404, "unknown-document"),
     (UnknownJobError, 404, "unknown-job"),
+    (UnknownTraceError, 404, "unknown-trace"),
     (jobs.JobNotFoundError, 404, "unknown-job"),
     (UnknownPipelineError, 404, "unknown-pipeline"),
     (JobFinishedError, 409, "job-finished"),
@@ -175,6 +177,7 @@ _PROBLEMS: list[tuple[type[Exception], int, str]] = [
     (jobs.TenantQueueFullError, 429, "tenant-queue-full"),
     (jobs.QueueFullError, 503, "queue-full"),
     (jobs.QueueUnavailableError, 503, "job-store-unavailable"),
+    (TraceStoreError, 503, "trace-store-unavailable"),
     (QueryTimeoutError, 504, "query-timeout"),
     (TimeoutError, 504, "timeout"),
 ]
@@ -249,7 +252,10 @@ def problem_response(
     :param more: further members of the problem.
     :returns: the response.
     """
-    body = _problem(status, kind, detail, scope.get("state", {}).get("request_id", ""), **more)
+    state = scope.setdefault("state", {})
+    # For whoever counts them.
+    state["problem"] = kind
+    body = _problem(status, kind, detail, state.get("request_id", ""), **more)
     headers = {**NOT_KEPT, **(headers or {})}
     if speaks_openai(scope["path"]):
         return JSONResponse(openai_error(body, scope["path"]), openai_status(status), headers)

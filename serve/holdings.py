@@ -8,6 +8,7 @@ from registry import ModeRegistry
 from serve.ingestion_schemas import DEFAULT_PIPELINE
 from serve.jobs import Job, JobKind, JobQueue, Source
 from serve.reindexing import Reindexer
+from serve.traces.keeping import RunKeeper
 
 # No client's key has a line break, as a header can't.
 _KEY = "reindex\n{}"
@@ -24,13 +25,15 @@ class Holdings:
     ```
     """
 
-    def __init__(self, registry: ModeRegistry, jobs: JobQueue) -> None:
+    def __init__(self, registry: ModeRegistry, jobs: JobQueue, runs: RunKeeper | None = None) -> None:
         """
         Create the holdings.
 
         :param registry: has the stores and the indexing pipelines.
         :param jobs: the job queue.
+        :param runs: keeps runs, where they are kept.
         """
+        self._runs = runs
         self._registry = registry
         self._stores = registry.resources.document_stores
         self._jobs = jobs
@@ -50,12 +53,15 @@ class Holdings:
 
     async def delete_tenant(self, tenant_id: str) -> int:
         """
-        Delete all that a tenant has, and cancel its jobs.
+        Delete all that a tenant has and that is kept of its questions, and cancel its jobs.
 
         :param tenant_id: the tenant.
         :returns: how many jobs were cancelled.
         :raises UnknownTenantError: if there is nothing of it.
+        :raises TraceStoreError: if the store of runs does not answer.
         """
+        if self._runs is not None:
+            await self._runs.forget(tenant_id)
         await self._jobs.mark_deleted(tenant_id, None)
         unfinished = [job.job_id for job in await self._jobs.unfinished(tenant_id)]
         await asyncio.gather(*(self._jobs.cancel(job_id) for job_id in unfinished))

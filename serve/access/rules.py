@@ -55,6 +55,7 @@ _ADMIN = Rule(frozenset({Role.ADMIN}))
 # Whoever brings documents, asks of them, or has them indexed anew, may see how far that is.
 _FOLLOW = Rule(EVERY_ROLE)
 _OPERATE = Rule(frozenset({Role.ADMIN}), all_tenants=True)
+_TRACES = Rule(frozenset({Role.QUERY, Role.ADMIN}))
 _TOOLS = Rule(frozenset({Role.QUERY, Role.INGEST}))
 NOT_ALLOWED = Rule()
 """Of a route that is not in the table."""
@@ -94,7 +95,7 @@ RULES: dict[tuple[str, str], Rule] = {
     ("GET", "/ingest/{job_id}/events"): _FOLLOW,
     ("POST", "/ingest/{job_id}/retry"): INGEST,
     ("DELETE", "/ingest/{job_id}"): INGEST,
-    ("GET", "/traces/{request_id}"): QUERY,
+    ("GET", "/traces/{request_id}"): _TRACES,
     ("DELETE", "/tenants/{tenant_id}"): _ADMIN,
     ("POST", "/tenants/{tenant_id}/reindex"): _ADMIN,
     ("GET", "/metrics"): _OPERATE,
