@@ -35,9 +35,9 @@ def _fuzz_api(seed: int, cases: int) -> Fuzzed:
     each = max(1, (cases - _CASES_OF_COVERAGE) // _OPERATIONS)
     with (
         tempfile.TemporaryDirectory(prefix="thresher-fuzz-") as folder,
-        fuzzed_service(Path(folder)) as cluster,
+        fuzzed_service(Path(folder)) as service,
     ):
-        return fuzz(cluster, "--max-examples", str(each), "--seed", str(seed))
+        return fuzz(service, "--max-examples", str(each), "--seed", str(seed))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,9 @@ from pathlib import Path
 
 import httpx
 
+from serve.access.callers import EVERY_ROLE
+from serve.access.key_file import KeyFile
+from serve.access.keys import new_key
 from tests.cluster import ROOT, Cluster, running_cluster
 from tests.stub_llm import running_stub
 
@@ -37,31 +40,45 @@ class Fuzzed:
         return [line for line in self.log.splitlines() if " ERROR " in line or line.startswith("Traceback")]
 
 
+@dataclass
+class FuzzedService:
+    """A service that asks for keys, and a key that allows everything."""
+
+    cluster: Cluster
+    key: str
+
+
 @contextmanager
-def fuzzed_service(folder: Path) -> Iterator[Cluster]:
+def fuzzed_service(folder: Path) -> Iterator[FuzzedService]:
     """
-    Run a service with a model that answers at once and a few documents.
+    Run a service with keys, a model that answers at once, and a document.
 
     :param folder: where everything lies.
     :returns: the running service.
     """
+    secret, key = new_key(["*"], EVERY_ROLE)
+    keys = folder / "keys.json"
+    KeyFile(keys).add(key)
     with running_stub() as stub:
         environment = {name.upper(): value for name, value in stub.settings().items()}
-        with running_cluster(folder, redis=False, **environment) as cluster, cluster.client() as client:
+        options = {"AUTH": "on", "API_KEYS_FILE": str(keys), **environment}
+        with running_cluster(folder, redis=False, **options) as cluster, cluster.client() as client:
+            client.headers["Authorization"] = f"Bearer {secret}"
             _fill(client)
-            yield cluster
+            yield FuzzedService(cluster, secret)
 
 
-def fuzz(cluster: Cluster, *options: str) -> Fuzzed:
+def fuzz(service: FuzzedService, *options: str) -> Fuzzed:
     """
     Send what schemathesis makes of the OpenAPI document.
 
-    :param cluster: the service.
+    :param service: the service.
     :param options: further options of `schemathesis run`, such as `--max-examples`.
     :returns: what was found.
     """
     command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(CONFIG), "run"]
-    command += [f"{cluster.url}/openapi.json", "--no-color", *options]
+    command += [f"{service.cluster.url}/openapi.json", "--no-color", *options]
+    command += ["--header", f"Authorization: Bearer {service.key}"]
     with tempfile.TemporaryDirectory(prefix="thresher-fuzz-") as folder:
         # It leaves files where it runs.
         done = subprocess.run(
@@ -74,7 +91,7 @@ def fuzz(cluster: Cluster, *options: str) -> Fuzzed:
         )
     counted = _CASES.search(done.stdout)
     cases = int(counted[1].replace(",", "")) if counted else 0
-    return Fuzzed(done.returncode == 0, cases, done.stdout + done.stderr, cluster.service.log())
+    return Fuzzed(done.returncode == 0, cases, done.stdout + done.stderr, service.cluster.service.log())
 
 
 def _fill(client: httpx.Client) -> None:

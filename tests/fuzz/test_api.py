@@ -11,8 +11,8 @@ pytestmark = pytest.mark.server
 
 def test_no_request_gets_an_undocumented_answer(tmp_path: Path) -> None:
     """Whatever is sent to any route, the answer is one that the OpenAPI document describes, and no unexplained 5xx."""
-    with fuzzed_service(tmp_path) as cluster:
-        found = fuzz(cluster, "--phases", "coverage,fuzzing", "--max-examples", "1", "--seed", "1")
+    with fuzzed_service(tmp_path) as service:
+        found = fuzz(service, "--phases", "coverage,fuzzing", "--max-examples", "1", "--seed", "1")
     assert found.passed, found.report[-6000:]
     assert found.cases > 1_000
     assert found.unforeseen == []
