@@ -49,6 +49,18 @@ class Settings(BaseSettings):
             " `json`."
         ),
     )
+    metrics_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description=(
+            "Port of `GET /metrics` alone, without a key; 0 takes a free one. Unset, it is on the service's port, for"
+            " keys with the role `admin`."
+        ),
+    )
+    metrics_tenants: bool = Field(
+        False, description="Whether `/metrics` also counts answers by tenant, which tells who there is."
+    )
     max_question_chars: int = Field(
         4_000, ge=1, description="Longest question accepted, and longest instructions, in characters."
     )
@@ -102,7 +114,7 @@ class Settings(BaseSettings):
         ),
     )
     shutdown_grace: float = Field(
-        10.0, ge=1, description="Seconds requests under way have to end when the service stops."
+        10.0, gt=0, description="Seconds requests under way have to end when the service stops."
     )
     breaker_failures: int = Field(
         5,
@@ -367,6 +379,7 @@ class Settings(BaseSettings):
         "openai_base_url",
         "openai_api_key",
         "redis_url",
+        "metrics_port",
         "pipelines_dir",
         "llm_gguf_path",
         "api_keys_file",

@@ -33,18 +33,21 @@ from serve.routers import (
     health,
     ingest,
     jobs,
+    metrics,
     modes,
     pipelines,
     playground,
     query,
+    traces,
 )
 from serve.service import Service
 from serve.telemetry import log_as_set
+from serve.telemetry.counting import MetricsMiddleware
 from serve.timing import ServerTimingMiddleware
 from serve.tracing.recording import TracingMiddleware
 from settings import Settings
 
-_ROUTERS = (query, batch, modes, pipelines, ingest, jobs, events, documents)
+_ROUTERS = (query, batch, modes, pipelines, ingest, jobs, events, documents, traces)
 
 
 def create_app(settings: Settings | None = None) -> ASGIApp:
@@ -79,6 +82,8 @@ def build_app(service: Service) -> ASGIApp:
     app.include_router(health.router)
     app.include_router(chat.router)
     app.include_router(playground.router)
+    if service.settings.metrics_port is None:
+        app.include_router(metrics.router)
     takers = serve_pipelines(app, service)
     door = McpDoor(service)
     app.router.routes.append(Route(mcp_door.PATH, door, methods=["POST"], include_in_schema=False))
@@ -92,7 +97,8 @@ def build_app(service: Service) -> ASGIApp:
     guarded = PageGuardMiddleware(timed, service.access, guard, always=[mcp_door.PATH])
     afforded = LimitsMiddleware(guarded, service.settings, service.answering.limits)
     admitted = AccessMiddleware(afforded, service.access, app.router.routes)
-    named = RequestIDMiddleware(AnswerHeadersMiddleware(SlashMiddleware(admitted, _fixed_routes())))
+    measured = MetricsMiddleware(admitted, service.metrics.requests)
+    named = RequestIDMiddleware(AnswerHeadersMiddleware(SlashMiddleware(measured, _fixed_routes())))
     return TracingMiddleware(named, service.tracing)
 
 

@@ -12,11 +12,12 @@ from components.storing import DocumentStoreError, DocumentStoreUnavailableError
 from registry import ModeRegistry
 from serve.holdings import reindexing_job
 from serve.indexer import Indexer
-from serve.jobs import JobInput, JobQueue, QueueUnavailableError
+from serve.jobs import JobInput, JobQueue, LoadedSource, QueueUnavailableError, SourceResult
 from serve.jobs.faults import causes, clean, describe, is_transient
 from serve.jobs.redis_backend import open_backend
 from serve.pacing import Activity
 from serve.telemetry import bound_request_id
+from serve.telemetry.metrics import JobMetrics
 from serve.tracing import current_traceparent
 from serve.tracing.recording import Tracing
 from settings import Settings
@@ -37,6 +38,7 @@ def open_queue(
     tracing: Tracing,
     *,
     works: bool,
+    metrics: JobMetrics,
     activity: Activity | None = None,
 ) -> JobQueue:
     """
@@ -46,6 +48,7 @@ def open_queue(
     :param registry: has the indexing pipelines.
     :param tracing: records the work on jobs.
     :param works: whether this process works on jobs, or only accepts them.
+    :param metrics: counts the work.
     :param activity: knows whether somebody waits for an answer of this process, who then comes first.
     :returns: the queue; nothing is opened yet.
     """
@@ -61,8 +64,13 @@ def open_queue(
         with bound_request_id(job.request_id or None), tracing.job(job), activity.paced(check):
             yield
 
+    def work(job: JobInput, sources: list[LoadedSource]) -> list[SourceResult]:
+        results = indexer.work(job, sources)
+        metrics.indexed(results)
+        return results
+
     queue = JobQueue(
-        indexer.work,
+        work,
         open_backend(settings),
         works=works,
         workers=settings.ingest_workers,
@@ -75,6 +83,7 @@ def open_queue(
         transient=may_pass,
         describe=reason_of,
         bind=bind,
+        ended=metrics.ended,
         traceparent=current_traceparent,
     )
     return queue

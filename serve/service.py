@@ -5,7 +5,7 @@ import gc
 import logging
 from typing import TYPE_CHECKING, Any
 
-from components.storing import DocumentStoreError
+from components.breaking import Breaker
 from registry import ModeRegistry
 from resources import Resources
 from serve.access.asking import Access
@@ -19,7 +19,12 @@ from serve.intake import Intake
 from serve.jobs import Job, JobQueue, QueueUnavailableError
 from serve.locking import DataDirLock
 from serve.pacing import Activity
+from serve.readiness import Dependency, Readiness
 from serve.schemas import Ready
+from serve.telemetry.live import LiveFigures
+from serve.telemetry.metrics import Metrics
+from serve.telemetry.scraping import MetricsServer, Scrape
+from serve.traces.keeping import open_keeper
 from serve.tracing.recording import Tracing
 from settings import Settings
 
@@ -29,7 +34,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("thresher.service")
 
-_CHECK_SECONDS = 3.0
 _REOPEN_SECONDS = 1.0
 _REDIS_FAULT = "Redis does not answer, or refuses to write; the log says why"
 _JOBS_FILE_FAULT = "the jobs' file can't be read or written; the log says why"
@@ -68,19 +72,36 @@ class Service:
             raise
         self.wrappers: dict[str, NativeWrapper] = {}
         self.answering = Answering(settings, self.registry)
+        self.metrics = Metrics(settings.api_version, self.registry, settings.metrics_tenants)
+        self.answering.watchers.append(self.metrics.runs)
         self.activity = Activity()
         works = works and settings.redis_url is None
         self.tracing = Tracing(settings)
         self.jobs: JobQueue = open_queue(
-            settings, self.registry, self.tracing, works=works, activity=self.activity
+            settings,
+            self.registry,
+            self.tracing,
+            works=works,
+            metrics=self.metrics.jobs,
+            activity=self.activity,
         )
         self._warming: asyncio.Task[None] | None = None
         self._opening: asyncio.Task[None] | None = None
         shared = self.registry.resources
+        shared.chat_models.watchers.append(self.metrics.calls.ended)
+        live = LiveFigures(shared, self.jobs, self.answering.admission)
+        self.scrape = Scrape(self.metrics, live)
+        """Gives Prometheus the figures."""
+        self._metrics_server = MetricsServer(settings, self.scrape)
         logger.info(
             "documents: %s Chroma; embeddings: %s", shared.document_stores.location, shared.embedding_name
         )
-        self.holdings = Holdings(self.registry, self.jobs)
+        self.runs = open_keeper(settings)
+        if self.runs is not None:
+            self.answering.watchers.append(self.runs)
+        self.holdings = Holdings(self.registry, self.jobs, self.runs)
+        self._workers: int | None = None
+        self.readiness = self._watched()
         for fault in self.registry.faults:
             logger.error("%s", fault)
 
@@ -88,20 +109,22 @@ class Service:
         """
         Begin to accept jobs and, where they are in this process, to work on them; load the models in the background.
 
-        :raises QueueUnavailableError: if the job store in `DATA_DIR` can't be opened. Redis is waited for instead.
+        A job store that can't be opened is waited for.
         """
         try:
             await self.jobs.start()
         except QueueUnavailableError as error:
-            if self.settings.redis_url is None:
-                raise
+            # Questions can be answered all the same.
             logger.error("jobs can't be accepted yet: %s", error)
             self._opening = asyncio.create_task(self._open_jobs())
+        self._metrics_server.start()
         self._warming = asyncio.create_task(asyncio.to_thread(self._warm_up))
+        self.readiness.start()
 
     async def close(self) -> None:
         """Stop working, give everything back, and release the data directory."""
         try:
+            await self.readiness.close()
             while self._opening is not None and not self._opening.done():
                 # Until it is: in Python 3.11 a task that waits for Redis may miss that it was cancelled.
                 self._opening.cancel()
@@ -110,8 +133,11 @@ class Service:
             await self.answering.limits.close()
             if self._warming is not None:
                 await asyncio.gather(self._warming, return_exceptions=True)
+            await self._metrics_server.close()
             await self.registry.resources.close_async()
             await asyncio.to_thread(self.registry.close)
+            if self.runs is not None:
+                await asyncio.to_thread(self.runs.close)
             await asyncio.to_thread(self.tracing.close)
         finally:
             self.lock.release()
@@ -145,40 +171,67 @@ class Service:
         )
         return submission.job
 
-    async def readiness(self) -> Ready:
-        """
-        Ask every dependency whether it can serve, all at once and no longer than a few seconds.
+    @property
+    def breakers(self) -> dict[str, Breaker]:
+        """The circuit breakers of those of `chroma`, `llm`, `embeddings` and `redis` that are servers."""
+        redis = {"redis": self.jobs.breaker} if self.jobs.breaker is not None else {}
+        return {**self.registry.resources.breakers, **redis}
 
+    async def ready(self, stopping: bool = False) -> Ready:
+        """
+        Say whether the service can serve, from what is known of its dependencies.
+
+        :param stopping: whether it has been told to stop.
         :returns: what is there and what is in the way.
         """
-        chroma, jobs, llm = await asyncio.gather(
-            _state(self.registry.resources.document_stores.ping()),
-            _state(self.jobs.ping(), _JOBS_FILE_FAULT if self.settings.redis_url is None else _REDIS_FAULT),
-            _state(self.registry.resources.chat_models.check_async()),
-        )
+        statuses = await self.readiness.statuses()
         loading = self._warming is None or not self._warming.done()
+        problems = self._own_problems(loading)
+        problems += [f"{name}: {status}" for name, status in statuses.items() if status != "ok"]
+        if stopping:
+            problems.insert(0, "the service stops")
+        shared = self.registry.resources
+        return Ready(
+            status="stopping" if stopping else "degraded" if problems else "loading" if loading else "ok",
+            chroma=statuses["chroma"],
+            store=shared.document_stores.location,
+            llm={**_without_address(shared.chat_models.describe()), "status": statuses["llm"]},
+            embeddings=shared.embedding_name,
+            jobs=statuses["jobs"],
+            workers=self._workers,
+            breakers={name: breaker.state for name, breaker in self.breakers.items()},
+            modes=list(self.registry),
+            pipelines=list(self.registry.indexing),
+            runnable=[*self.registry.plain, *self.wrappers],
+            problems=problems,
+            warnings=["no worker runs, so accepted jobs wait: start `thresher worker`"]
+            if self._workers == 0
+            else [],
+        )
+
+    def _own_problems(self, loading: bool) -> list[str]:
         problems = [fault.brief for fault in self.registry.faults]
         if DEFAULT_PIPELINE not in self.registry.indexing and not problems:
             problems.append(f"there is no indexing pipeline '{DEFAULT_PIPELINE}'")
         if not loading and self._warming is not None and self._warming.exception() is not None:
             problems.append("the models could not be loaded; the log says why")
-        problems += [
-            f"{name}: {state}"
-            for name, state in (("chroma", chroma), ("jobs", jobs), ("llm", llm))
-            if state != "ok"
+        return problems
+
+    def _watched(self) -> Readiness:
+        shared = self.registry.resources
+        jobs_fault = _JOBS_FILE_FAULT if self.settings.redis_url is None else _REDIS_FAULT
+        dependencies = [
+            Dependency("chroma", shared.document_stores.ping, lambda _: "Chroma does not answer"),
+            Dependency("jobs", self._ask_jobs, lambda _: jobs_fault),
+            Dependency("llm", shared.chat_models.check_async, _model_fault),
         ]
-        return Ready(
-            status="degraded" if problems else "loading" if loading else "ok",
-            chroma=chroma,
-            store=self.registry.resources.document_stores.location,
-            llm={**self.registry.resources.chat_models.describe(), "status": llm},
-            embeddings=self.registry.resources.embedding_name,
-            jobs=jobs,
-            modes=list(self.registry),
-            pipelines=list(self.registry.indexing),
-            runnable=[*self.registry.plain, *self.wrappers],
-            problems=problems,
-        )
+        if (server := shared.embedding_server) is not None:
+            dependencies.append(Dependency("embeddings", server.check_async, _model_fault))
+        return Readiness(dependencies)
+
+    async def _ask_jobs(self) -> None:
+        await self.jobs.ping()
+        self._workers = await self.jobs.workers()
 
     async def _open_jobs(self) -> None:
         while True:
@@ -203,14 +256,10 @@ class Service:
         logger.info("ready: %s", "; ".join(f"{kind} {', '.join(of)}" for kind, of in served.items() if of))
 
 
-async def _state(check: Any, fault: str = "does not answer") -> str:
-    try:
-        await asyncio.wait_for(check, _CHECK_SECONDS)
-    except (TimeoutError, QueueUnavailableError):
-        return fault
-    except DocumentStoreError as error:
-        return str(error)
-    except Exception as error:
-        logger.warning("readiness: %s: %s", type(error).__name__, error)
-        return "unavailable"
-    return "ok"
+def _without_address(described: dict[str, Any]) -> dict[str, Any]:
+    # Everybody may read it.
+    return {name: value for name, value in described.items() if name != "url"}
+
+
+def _model_fault(error: Exception) -> str:
+    return getattr(error, "told", "") or "the language model can't be asked; the log says why"

@@ -28,6 +28,7 @@ class FinishedRun:
     :param seconds: how long it took.
     :param result: the answer; None when there was none.
     :param error: why there was none; of a caller that left `asyncio.CancelledError` or `GeneratorExit`.
+    :param first_token_seconds: when the first token of a streamed answer came.
     """
 
     request_id: str | None
@@ -39,6 +40,7 @@ class FinishedRun:
     seconds: float
     result: QueryResult | None = None
     error: BaseException | None = None
+    first_token_seconds: float | None = None
 
 
 class RunWatcher(Protocol):

@@ -3,7 +3,9 @@
 import asyncio
 import logging
 import os
+import secrets
 import signal
+import socket
 from contextlib import suppress
 
 from registry import ModeRegistry
@@ -11,6 +13,9 @@ from resources import Resources
 from serve.heartbeat import BEAT_SECONDS, Heartbeat
 from serve.indexing import open_queue
 from serve.jobs import QueueUnavailableError
+from serve.telemetry.live import LiveFigures
+from serve.telemetry.metrics import Metrics
+from serve.telemetry.scraping import MetricsServer, Scrape
 from serve.tracing.recording import Tracing
 from settings import Settings
 
@@ -42,6 +47,7 @@ class Worker:
         :param settings: the settings; those of the services.
         :param resources: shared objects to use instead of those that the settings describe.
         :raises WorkerNotNeededError: when `REDIS_URL` is not set.
+        :raises AddressInUseError: when `METRICS_PORT` can't be had.
         """
         if settings.redis_url is None:
             raise WorkerNotNeededError(
@@ -50,8 +56,13 @@ class Worker:
             )
         self.registry = ModeRegistry(settings, resources)
         self.tracing = Tracing(settings)
-        self.jobs = open_queue(settings, self.registry, self.tracing, works=True)
+        self.metrics = Metrics(settings.api_version)
+        self.jobs = open_queue(settings, self.registry, self.tracing, works=True, metrics=self.metrics.jobs)
+        live = LiveFigures(self.registry.resources, self.jobs)
+        self._metrics_server = MetricsServer(settings, Scrape(self.metrics, live))
         self._heartbeat = Heartbeat(settings.data_dir)
+        # Machines may share a name, as containers of one image do.
+        self._name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self._settings = settings
         self._stop = asyncio.Event()
         for fault in self.registry.faults:
@@ -66,6 +77,7 @@ class Worker:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal)
         beating = asyncio.create_task(self._beat())
+        self._metrics_server.start()
         try:
             await asyncio.to_thread(self._warm_up)
             await self._open_jobs()
@@ -74,6 +86,7 @@ class Worker:
             self._stop.set()
             await self.jobs.close()
             await beating
+            await self._metrics_server.close()
             await asyncio.to_thread(self.registry.close)
             await asyncio.to_thread(self.tracing.close)
         log.info("stopped")
@@ -110,10 +123,13 @@ class Worker:
                 await self._pause(BEAT_SECONDS)
         finally:
             self._heartbeat.end()
+            with suppress(QueueUnavailableError):
+                await self.jobs.worker_left(self._name)
 
     async def _state(self) -> str:
         try:
             await self.jobs.ping()
+            await self.jobs.show_worker(self._name)
         except QueueUnavailableError as error:
             return str(error)
         return "ok"

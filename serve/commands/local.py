@@ -43,7 +43,9 @@ class LocalService:
         # Once more: what is imported with this module has set up its own.
         configure_logging(quiet_level(settings))
         grace = min(settings.worker_grace, _GRACE_SECONDS)
-        private = settings.model_copy(update={"host": "127.0.0.1", "port": 0, "worker_grace": grace})
+        private = settings.model_copy(
+            update={"host": "127.0.0.1", "port": 0, "metrics_port": None, "worker_grace": grace}
+        )
         self._bound = server.bind(private)
         try:
             self._service = _UnhurriedService(private, works=works)
@@ -53,7 +55,7 @@ class LocalService:
         self.url = server.url_of(self._bound)
         self.api_key = self._service.access.own_key
         """What this process shows it as its key."""
-        self._server = server.make(build_app(self._service), self._bound, self._service.lock)
+        self._server = server.make(build_app(self._service), self._bound, self._service.lock, settings)
         # A second Ctrl-C may end the process without waiting; no job is lost by that.
         self._thread = threading.Thread(
             target=self._server.run, kwargs={"sockets": [self._bound]}, name="service", daemon=True

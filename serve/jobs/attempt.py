@@ -19,6 +19,7 @@ from serve.jobs.gate import BatchGate
 from serve.jobs.model import (
     JobInput,
     JobInterrupted,
+    JobStatus,
     LoadedSource,
     PostponeError,
     Source,
@@ -31,6 +32,7 @@ from serve.jobs.state import JobState
 Work = Callable[[JobInput, list[LoadedSource]], list[SourceResult]]
 Step = Callable[[JobInput], None]
 Bind = Callable[[JobInput, Callable[[], None]], AbstractContextManager[Any]]
+Ended = Callable[[JobInput, JobStatus], None]
 
 CHECK_SECONDS = 0.2
 FORGIVE_SECONDS = 1.0
@@ -57,6 +59,7 @@ class Workshop:
     prepare: Step
     finish: Step
     bind: Bind
+    ended: Ended
     transient: Callable[[BaseException], bool]
     describe: Callable[[BaseException], str]
     spool: JobSpool
@@ -194,7 +197,7 @@ class JobAttempt:
         [*batch] = self._sources(1)
         if not batch:
             raise JobFailedError(f"the process ended {self.state.starts} times after the last document")
-        log.error("Document %r of job %s: %s", batch[0][1].id, self._job.job_id, reason)
+        log.error("Document %d of job %s: %s", batch[0][0] + 1, self._job.job_id, reason)
         self._note([batch[0][0]], [_failed(batch[0][1], reason)])
 
     def _next_batch(self) -> bool:
@@ -230,9 +233,13 @@ class JobAttempt:
                 raise
             reason = self._shop.describe(error)
             if len(sources) == 1:
-                log.warning("Document %r can't be indexed: %s", sources[0].id, reason)
+                # Neither its id, which may be a file's name, nor the reason, which may quote it.
+                log.warning(
+                    "A document of job %s can't be indexed: %s", self._job.job_id, type(error).__name__
+                )
                 return [_failed(sources[0], reason)]
-            log.info("A batch of %d documents failed, each is tried alone: %s", len(sources), reason)
+            kind = type(error).__name__
+            log.info("A batch of %d documents failed, each is tried alone: %s", len(sources), kind)
             return None
 
     def _work(self, sources: Sequence[Source]) -> list[SourceResult]:

@@ -14,8 +14,9 @@ from weakref import WeakValueDictionary
 from hayhooks.durable.engine import ExecutionControl, ExecutionNotFoundError, ExecutionStatus
 from hayhooks.durable.store import ExecutionAdmissionError, ExecutionStoreError
 
+from components.breaking import CircuitOpenError
 from serve.jobs.admission import Admission
-from serve.jobs.attempt import Bind, Step, Work, Workshop
+from serve.jobs.attempt import Bind, Ended, Step, Work, Workshop
 from serve.jobs.backend import JobBackend
 from serve.jobs.engine import REVISION, JobEngine, LoopBridge
 from serve.jobs.errors import (
@@ -94,6 +95,7 @@ class JobQueue:
         transient: Callable[[BaseException], bool] = is_transient,
         describe: Callable[[BaseException], str] = describe_error,
         bind: Bind = lambda job, check: nullcontext(),
+        ended: Ended = lambda job, status: None,
         traceparent: Callable[[], str] = lambda: "",
     ) -> None:
         """
@@ -117,10 +119,13 @@ class JobQueue:
         :param describe: tells an error of `work` to the person who posted the document.
         :param bind: given a job and a function, a context manager around all that is done for the job in its thread.
             The work may call the function between its steps: it ends work that is no longer wanted.
+        :param ended: told of each job that was worked on to its end, in the job's thread.
         :param traceparent: names the trace that a submission stands in, for who works on the job.
         """
         self._spool = backend.spool
         self._store = backend.store
+        self._presence = backend.presence
+        self.breaker = backend.breaker
         self._traceparent = traceparent
         self._reader = JobReader(backend)
         self._bridge = LoopBridge()
@@ -129,6 +134,7 @@ class JobQueue:
             prepare=prepare,
             finish=finish,
             bind=bind,
+            ended=ended,
             transient=transient,
             describe=describe,
             spool=backend.spool,
@@ -176,6 +182,53 @@ class JobQueue:
         with _store_errors():
             await self._engine.ping()
 
+    async def workers(self) -> int | None:
+        """
+        Count the processes that work on the jobs.
+
+        :returns: how many; None where this process does it itself.
+        :raises QueueUnavailableError: when the store fails.
+        """
+        if self._presence is None:
+            return None
+        with _store_errors():
+            return await self._presence.count()
+
+    async def show_worker(self, name: str) -> None:
+        """
+        Show that a worker lives, to those that only accept jobs; to be repeated every few seconds.
+
+        :param name: the worker's name, no other's.
+        :raises QueueUnavailableError: when the store fails.
+        """
+        if self._presence is not None:
+            with _store_errors():
+                await self._presence.show(name)
+
+    async def worker_left(self, name: str) -> None:
+        """
+        Show that a worker has stopped.
+
+        :param name: the worker's name.
+        :raises QueueUnavailableError: when the store fails.
+        """
+        if self._presence is not None:
+            with _store_errors():
+                await self._presence.leave(name)
+
+    async def counts(self) -> dict[str, int]:
+        """
+        Count the jobs that have not ended, of all tenants and processes.
+
+        :returns: how many are `pending` and how many `running`.
+        :raises QueueUnavailableError: when the store fails.
+        """
+        self._engine.require_running()
+        with self._asking():
+            counted = await self._store.operational_counts(revision=REVISION)
+        waiting = counted["revision_runnable"]
+        return {"pending": waiting, "running": max(0, counted["nonterminal"] - waiting)}
+
     def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """
         Run a coroutine on the queue's event loop, from the work on a job.
@@ -194,7 +247,7 @@ class JobQueue:
         :raises TenantQueueFullError: when too many of this tenant are.
         :raises QueueUnavailableError: when the store fails.
         """
-        with _store_errors():
+        with self._asking():
             await self._admission.check(tenant_id)
 
     async def submit(
@@ -244,7 +297,7 @@ class JobQueue:
             created_at=time.time(),
         )
         self._engine.require_running()
-        with _store_errors():
+        with self._asking():
             if idempotency_key is None:
                 return await self._submit_new(job, sources, files)
             # Of many repetitions at once, one alone stages what it brings.
@@ -257,7 +310,7 @@ class JobQueue:
         :returns: the job as it stands, or None when it is unknown or long finished.
         :raises QueueUnavailableError: when the store fails.
         """
-        with _store_errors():
+        with self._asking():
             row = await self._reader.row(job_id)
             return None if row is None else await self._reader.view(row)
 
@@ -274,7 +327,7 @@ class JobQueue:
         :returns: positions and outcomes, in order; nothing for an unknown job.
         :raises QueueUnavailableError: when the store fails.
         """
-        with _store_errors():
+        with self._asking():
             row = await self._reader.row(job_id)
             job = None if row is None else await self._reader.view(row, with_sources=False)
             if job is None:
@@ -291,7 +344,7 @@ class JobQueue:
         :returns: the job as it then stands, or None when it is unknown.
         :raises QueueUnavailableError: when the store fails.
         """
-        with _store_errors():
+        with self._asking():
             row = await self._reader.row(job_id)
             if row is None:
                 return None
@@ -318,7 +371,7 @@ class JobQueue:
         :raises TenantQueueFullError: when too many of this tenant are.
         :raises QueueUnavailableError: when the store fails.
         """
-        with _store_errors():
+        with self._asking():
             row = await self._reader.row(job_id)
             job = None if row is None else await self._reader.view(row, with_sources=False)
             if row is None or job is None:
@@ -346,7 +399,7 @@ class JobQueue:
         :param document_id: which; None stands for all of the tenant.
         :raises QueueUnavailableError: when the store fails.
         """
-        with _store_errors():
+        with self._asking():
             await self._spool.mark_deleted(tenant_id, document_id)
 
     async def forget_sources(self, tenant_id: str) -> None:
@@ -358,7 +411,7 @@ class JobQueue:
         :param tenant_id: whose jobs.
         :raises QueueUnavailableError: when the store fails.
         """
-        with _store_errors():
+        with self._asking():
             await self._spool.forget_sources(tenant_id)
 
     async def deleted_since(self, tenant_id: str, document_ids: Iterable[str]) -> dict[str, float]:
@@ -370,7 +423,7 @@ class JobQueue:
         :returns: seconds since 1970 by document id, of those that were.
         :raises QueueUnavailableError: when the store fails.
         """
-        with _store_errors():
+        with self._asking():
             return await self._spool.deleted_since(tenant_id, document_ids)
 
     async def list(
@@ -387,7 +440,7 @@ class JobQueue:
         :raises ValueError: when the cursor is none of this queue's.
         :raises QueueUnavailableError: when the store fails.
         """
-        with _store_errors():
+        with self._asking():
             return await self._reader.page(tenant_id, status, limit, cursor)
 
     async def unfinished(self, tenant_id: str, kind: JobKind | None = None) -> Sequence[Job]:
@@ -399,7 +452,7 @@ class JobQueue:
         :returns: the jobs, each at least as far as it was when this was called.
         :raises QueueUnavailableError: when the store fails.
         """
-        with _store_errors():
+        with self._asking():
             return await self._reader.unfinished(tenant_id, kind)
 
     async def _submit_new(
@@ -445,6 +498,16 @@ class JobQueue:
                 return None
         await self._engine.launch(row)  # where a crash came between
         return await self._engine.cancel(row)
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        if self.breaker is not None:
+            try:
+                self.breaker.check()
+            except CircuitOpenError as error:
+                raise QueueUnavailableError(str(error), error.retry_after) from error
+        with _store_errors():
+            yield
 
 
 @contextmanager

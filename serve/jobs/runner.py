@@ -16,7 +16,7 @@ from hayhooks.durable.store import ExecutionStoreError
 
 from serve.jobs.attempt import HandBackError, JobAttempt, OthersWaitError, Workshop
 from serve.jobs.faults import JobFailedError
-from serve.jobs.model import JobInput, JobInterrupted, PostponeError
+from serve.jobs.model import JobInput, JobInterrupted, JobStatus, PostponeError
 from serve.jobs.state import JobRun
 
 MAX_RETRY_SECONDS = 60.0
@@ -117,6 +117,7 @@ class JobRunner:
                 raise
             except Exception as error:
                 self._retry_or_fail(attempt, context, job, error)
+            self._shop.ended(job, JobStatus.DONE)
             log.info(
                 "Job %s is done: %d documents indexed, %d skipped, %d failed, %d chunks",
                 job.job_id,
@@ -137,6 +138,7 @@ class JobRunner:
         if not isinstance(interruption.__cause__, DurableExecutionCancelledError):
             raise ExecutionLeaseLostError(str(interruption)) from interruption
         self._shop.call(self._shop.spool.finish(job))
+        self._shop.ended(job, JobStatus.CANCELLED)
         log.info("Job %s was cancelled after %d documents", job.job_id, attempt.state.cursor)
         raise interruption.__cause__
 
@@ -158,7 +160,8 @@ class JobRunner:
             if state.retries < self._max_retries:
                 delay = min(MAX_RETRY_SECONDS, self._retry_seconds * 2**state.retries)
                 delay *= random.uniform(0.5, 1.0)
-                log.warning("A transient fault, job %s goes on in %.1f s: %s", job.job_id, delay, reason)
+                kind = type(error).__name__
+                log.warning("A transient fault, job %s goes on in %.1f s: %s", job.job_id, delay, kind)
                 state.retries += 1
                 state.starts = 0
                 attempt.save()
@@ -167,7 +170,10 @@ class JobRunner:
         state.error = reason
         attempt.save()
         self._shop.call(self._shop.spool.finish(job))
-        log.warning("Job %s failed: %s", job.job_id, reason)
+        self._shop.ended(job, JobStatus.FAILED)
+        # The reason is for who posted the documents, and may quote them.
+        failed = state.documents_failed
+        log.warning("Job %s failed: %s, %d documents failed", job.job_id, type(error).__name__, failed)
         raise error
 
     @contextmanager
