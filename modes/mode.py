@@ -46,9 +46,11 @@ class RunInputs(TypedDict, total=False):
     """What the caller asks of the answer's form, such as its language; the mode's own instructions stay in force."""
     generation_kwargs: dict[str, Any] | None
     """Options of the answering model by OpenAI's names; see `components.caller_options`."""
+    explain: bool | None
+    """Whether the result is to have an `explanation`; of any mode."""
 
 
-RUN_INPUTS = ("query", "history", *RunInputs.__annotations__)
+RUN_INPUTS = ("query", "history", *(name for name in RunInputs.__annotations__ if name != "explain"))
 RESULT_TYPES: dict[str, Any] = {"answer": str, "documents": list[Document]}
 RunSync = Callable[[Coroutine[Any, Any, T]], T]
 # What a caller has to mend: another mode would be asked the same.
@@ -117,7 +119,6 @@ class Mode(NamedPipeline):
         query: str,
         history: Sequence[ChatMessage] = (),
         timeout: float | None = None,
-        explain: bool = False,
         **inputs: Unpack[RunInputs],
     ) -> QueryResult:
         """
@@ -127,7 +128,6 @@ class Mode(NamedPipeline):
         :param history: the conversation before it, from which it is made self-contained first; a mode that declares
             the input `history` is given the conversation instead.
         :param timeout: seconds the answer may take.
-        :param explain: whether the result is to have an `explanation`.
         :param inputs: what else the mode is given; see `RunInputs`.
         :returns: the answer with all that the mode tells about it.
         :raises UnsupportedInputError: if the mode does not take one of these.
@@ -139,25 +139,25 @@ class Mode(NamedPipeline):
         :raises BudgetExceededError: if the mode's budget is spent, and no other mode stands in.
         :raises QueryTimeoutError: if it takes longer than `timeout`.
         """
-        return self._run_sync(self.run_async(query, history, timeout, explain, **inputs))
+        return self._run_sync(self.run_async(query, history, timeout, **inputs))
 
     async def run_async(
         self,
         query: str,
         history: Sequence[ChatMessage] = (),
         timeout: float | None = None,
-        explain: bool = False,
         **inputs: Unpack[RunInputs],
     ) -> QueryResult:
         """Answer a question; see `run`."""
-        return await self._run(query, history, timeout, inputs, RunRecord(explains=explain))
+        return await self._run(
+            query, history, timeout, inputs, RunRecord(explains=bool(inputs.get("explain")))
+        )
 
     async def stream(
         self,
         query: str,
         history: Sequence[ChatMessage] = (),
         timeout: float | None = None,
-        explain: bool = False,
         **inputs: Unpack[RunInputs],
     ) -> AsyncGenerator[StreamEvent, None]:
         """
@@ -170,7 +170,9 @@ class Mode(NamedPipeline):
         """
         events: asyncio.Queue[StreamEvent | None] = asyncio.Queue()
         loop = asyncio.get_running_loop()
-        record = RunRecord(lambda event: loop.call_soon_threadsafe(events.put_nowait, event), explain)
+        record = RunRecord(
+            lambda event: loop.call_soon_threadsafe(events.put_nowait, event), bool(inputs.get("explain"))
+        )
         task = asyncio.create_task(self._run(query, history, timeout, inputs, record))
 
         def end(task: asyncio.Task[QueryResult]) -> None:
@@ -268,7 +270,7 @@ class Mode(NamedPipeline):
     async def _checked_inputs(self, query: str, inputs: RunInputs) -> dict[str, Any]:
         given: dict[str, Any] = {
             "query": query,
-            **{name: value for name, value in inputs.items() if value is not None},
+            **{name: value for name, value in inputs.items() if value is not None and name != "explain"},
         }
         for name in given:
             if name not in self.checked.inputs and name != "tenant_id":

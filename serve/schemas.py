@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from haystack.dataclasses import ChatMessage
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema
 
+from components.breaking import BreakerState
 from components.storing import TENANT_PATTERN, check_tenant_id
 from modes.results import QueryResult
 from serve.bodies import inlined_schema
@@ -96,6 +97,9 @@ class Wishes(Request):
         description="Options of the model by OpenAI's names.",
         examples=[{"temperature": 0.2, "max_tokens": 200}],
     )
+    explain: bool | None = Field(
+        None, description="Whether the answer is to have an `explanation`: each chunk's way to it."
+    )
 
 
 class Question(Wishes):
@@ -183,6 +187,11 @@ class ModeInfo(BaseModel):
     outputs: list[str]
     origin: str = Field(description="`built-in`, `directory` (PIPELINES_DIR), `package` or `added`.")
     file: str = Field(description="The file's name.")
+    budget: dict[str, Any] = Field(
+        default_factory=dict,
+        description="What a run may spend: `llm_calls`, `tokens`, `seconds`, and of its `components`.",
+    )
+    fallback: str | None = Field(None, description="Which mode answers when the budget is spent.")
 
 
 class RunnableInfo(BaseModel):
@@ -225,7 +234,7 @@ class Ready(BaseModel):
 
     model_config = ConfigDict(protected_namespaces=())
 
-    status: str = Field(description="`ok`, `loading` or `degraded`.")
+    status: str = Field(description="`ok`, `loading`, `degraded` or `stopping`.")
     chroma: str
     store: str = Field(
         description="Where the documents are: `embedded` in this process, or on a Chroma `server`."
@@ -233,10 +242,23 @@ class Ready(BaseModel):
     llm: dict[str, Any] = Field(description="Provider, model, why it was chosen, and its status.")
     embeddings: str
     jobs: str
+    workers: int | None = Field(
+        None, description="Processes that work on the jobs in Redis; null where this process does it itself."
+    )
+    breakers: dict[str, BreakerState] = Field(
+        default_factory=dict,
+        description="Of each dependency that is a server: `closed`; `open` while it is left alone, as it kept failing.",
+    )
     modes: list[str]
     pipelines: list[str] = Field(description="The indexing pipelines that can be asked for.")
     runnable: list[str] = Field(
         default_factory=list,
         description="Plain pipelines and wrappers, at `/{name}/run`; GET /modes describes them.",
     )
-    problems: list[str] = Field(default_factory=list)
+    problems: list[str] = Field(
+        default_factory=list, description="What is in the way; empty when it is ready."
+    )
+    warnings: list[str] = Field(
+        default_factory=list,
+        description="What is not as it should be, but keeps no question from its answer.",
+    )

@@ -56,7 +56,13 @@ class ChatAnswer:
             "finish_reason": finish_reason(result),
             "logprobs": None,
         }
-        body = {"object": "chat.completion", "choices": [choice], "usage": usage_of(result), **self._head}
+        body = {
+            "object": "chat.completion",
+            "choices": [choice],
+            "usage": usage_of(result),
+            **told_beside(result),
+            **self._head,
+        }
         return ChatCompletion.model_validate(body).model_dump(mode="json", exclude_unset=True)
 
     async def chunks(
@@ -93,7 +99,7 @@ class ChatAnswer:
                     yield event
                 for delta in self._last_deltas(part, annotate=told is None):
                     yield self.chunk(delta, **usage)
-                yield self.chunk({}, finish_reason(part.result), **usage)
+                yield self.chunk({}, finish_reason(part.result), **told_beside(part.result), **usage)
                 if include_usage:
                     yield self.usage_chunk(part.result)
         yield DONE
@@ -150,6 +156,12 @@ def finish_reason(result: QueryResult) -> Literal["stop", "length", "content_fil
         case "length" | "content_filter" as cut:
             return cut
     return "stop"
+
+
+def told_beside(result: QueryResult) -> dict[str, Any]:
+    """:returns: What a mode tells and OpenAI's objects have no place for, as fields of our own."""
+    told = result.model_dump(mode="json", include={"fallback", "explanation"})
+    return {name: value for name, value in told.items() if value is not None}
 
 
 def usage_of(result: QueryResult) -> CompletionUsage:

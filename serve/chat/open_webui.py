@@ -9,7 +9,7 @@ from hayhooks.events import PipelineEvent, create_status_event
 from hayhooks.open_webui import create_source_event
 
 from modes.recording import StreamEvent
-from modes.results import Grades, QueryResult, Rephrased, Retrieval, StandaloneQuestion
+from modes.results import Fallback, Grades, QueryResult, Rephrased, Retrieval, StandaloneQuestion
 from serve.chat.wording import DocumentURL
 
 
@@ -75,6 +75,8 @@ def _status(event: StreamEvent) -> str | None:
             return f"Graded {_passages(len(grades))}, kept {kept}"
         case Rephrased(query=query):
             return f"Searching again: {query}"
+        case Fallback(mode=mode):
+            return f"Answering in the mode {mode} instead"
     return None
 
 

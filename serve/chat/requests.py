@@ -75,6 +75,7 @@ class ChatRequest(BaseModel):
         None, description="Haystack filters over the chunks' metadata and content."
     )
     llm: Text | None = Field(None, description="Another language model, of those the service allows.")
+    explain: bool | None = Field(None, description="Whether the answer is to have an `explanation`.")
 
     def asked(self, mode: Mode, tenant_id: str) -> Asked:
         """
@@ -92,7 +93,12 @@ class ChatRequest(BaseModel):
         # Chat clients send these whether or not they matter; a mode that has no place for them answers without.
         optional = {"instructions": said.instructions, "generation_kwargs": options or None}
         inputs = RunInputs(
-            tenant_id=tenant_id, top_k=self.k, model=self.llm, filters=self.filters, json_schema=schema
+            tenant_id=tenant_id,
+            top_k=self.k,
+            model=self.llm,
+            filters=self.filters,
+            json_schema=schema,
+            explain=self.explain,
         )
         for name in optional.keys() & mode.inputs:
             inputs[name] = optional[name]  # type: ignore[literal-required]

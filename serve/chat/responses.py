@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from modes.recording import StreamEvent
 from modes.results import QueryResult
-from serve.chat.completions import DONE, finish_reason
+from serve.chat.completions import DONE, finish_reason, told_beside
 from serve.chat.errors import openai_error
 from serve.chat.pieces import pieces
 from serve.chat.requests import Asked, ResponseRequest
@@ -154,6 +154,7 @@ class ResponseAnswer:
             incomplete_details={"reason": cut} if cut else None,
             output=[self._item(status, part)],
             usage=usage,
+            **told_beside(reply.result),
         )
 
     def _response(self, status: str, **more: Any) -> dict[str, Any]:

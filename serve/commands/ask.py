@@ -30,6 +30,7 @@ _Question = Annotated[str | None, typer.Argument(help="The question.")]
 _Mode = Annotated[str, typer.Option("--mode", "-m", help="Which mode answers; `thresher modes` lists them.")]
 _K = Annotated[int | None, typer.Option("--k", "-k", min=1, help="Chunks to retrieve.")]
 _Model = Annotated[str | None, typer.Option(help="Another language model, of those allowed.")]
+_Explain = Annotated[bool, typer.Option("--explain", help="Show each chunk's way to the answer.")]
 _File = Annotated[
     Path | None,
     typer.Option(
@@ -49,6 +50,7 @@ def ask(
     k: _K = None,
     model: _Model = None,
     as_json: AsJson = False,
+    explain: _Explain = False,
     file: _File = None,
     answers: _Out = None,
 ) -> None:
@@ -60,6 +62,8 @@ def ask(
             raise typer.BadParameter("--file and --out belong together")
         settings = quiet_settings()
         asked = {"mode": mode, "tenant_id": tenant, "k": k, "model": model}
+        if explain:
+            asked["explain"] = True
         if file is not None and answers is not None:
             _ask_all(settings, file, answers, asked)
         elif question is None or not question.strip():
@@ -75,7 +79,14 @@ def ask(
 def _ask_one(settings: Settings, question: str, asked: dict[str, Any], as_json: bool) -> None:
     from serve.commands.client import Client
 
-    given = (question, asked["mode"], asked["tenant_id"], asked["k"], asked["model"])
+    given = (
+        question,
+        asked["mode"],
+        asked["tenant_id"],
+        asked["k"],
+        asked["model"],
+        asked.get("explain"),
+    )
     if as_json:
         with Client(settings) as client, err.status("asking …"):
             answer = client.ask(*given)

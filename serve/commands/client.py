@@ -99,7 +99,15 @@ class Client:
         """
         self._call("GET", _path("modes", name))
 
-    def ask(self, question: str, mode: str, tenant_id: str, top_k: int | None, model: str | None) -> Json:
+    def ask(
+        self,
+        question: str,
+        mode: str,
+        tenant_id: str,
+        top_k: int | None,
+        model: str | None,
+        explain: bool | None = None,
+    ) -> Json:
         """
         Answer a question.
 
@@ -108,13 +116,20 @@ class Client:
         :param tenant_id: whose documents.
         :param top_k: chunks to retrieve.
         :param model: another language model.
+        :param explain: whether the answer is to have an explanation.
         :returns: the answer, as `QueryResult` reads it.
         """
-        body = {"q": question, "mode": mode, "tenant_id": tenant_id, "k": top_k, "model": model}
+        body = _asked(question, mode, tenant_id, top_k, model, explain)
         return self._call("POST", "/query/", json=body)
 
     def tell(
-        self, question: str, mode: str, tenant_id: str, top_k: int | None, model: str | None
+        self,
+        question: str,
+        mode: str,
+        tenant_id: str,
+        top_k: int | None,
+        model: str | None,
+        explain: bool | None = None,
     ) -> Iterator[tuple[str, Json]]:
         """
         Answer a question while telling what happens; see `ask`.
@@ -124,11 +139,11 @@ class Client:
         :param tenant_id: whose documents.
         :param top_k: chunks to retrieve.
         :param model: another language model.
+        :param explain: whether the answer is to have an explanation.
         :returns: the events by kind, last `result`.
         :raises ServiceError: if the answer can't be made.
         """
-        asked = {"q": question, "mode": mode, "tenant_id": tenant_id, "k": top_k, "model": model}
-        body = {**asked, "stream": True}
+        body = {**_asked(question, mode, tenant_id, top_k, model, explain), "stream": True}
 
         def begin(http: httpx.Client) -> httpx.Response:
             response = http.send(http.build_request("POST", "/query/", json=body), stream=True)
@@ -339,6 +354,19 @@ def job_id_of(tenant_id: str, key: str) -> str:
     :returns: the job's id.
     """
     return hashlib.sha256(f"{tenant_id}\0{key}".encode()).hexdigest()[:32]
+
+
+def _asked(
+    question: str, mode: str, tenant_id: str, top_k: int | None, model: str | None, explain: bool | None
+) -> Json:
+    return {
+        "q": question,
+        "mode": mode,
+        "tenant_id": tenant_id,
+        "k": top_k,
+        "model": model,
+        "explain": explain,
+    }
 
 
 def _path(*parts: str) -> str:

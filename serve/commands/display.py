@@ -9,7 +9,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from modes.results import Citation, Grade, QueryResult
+from modes.results import Citation, ExplainedChunk, Explanation, Grade, QueryResult
 
 _COLOURS = {"CORRECT": "green", "AMBIGUOUS": "yellow", "INCORRECT": "red"}
 _QUOTE_CHARS = 160
@@ -17,6 +17,7 @@ _STATES = {
     "standalone_question": "searching for: {query}",
     "retrieval": "reading …",
     "rephrased": "searching again as: {query}",
+    "fallback": "answering in the mode {mode} instead",
 }
 
 
@@ -30,12 +31,16 @@ def show_result(console: Console, result: QueryResult) -> None:
     parts: list[RenderableType] = [Text(result.answer)]
     if result.rephrased:
         parts.append(Text(f"searched again as: {result.rephrased}", style="dim"))
+    if result.fallback:
+        parts.append(Text(f"answered by {result.fallback.mode}: {result.fallback.detail}", style="yellow"))
     if result.citations:
         parts.append(_citations(result.citations))
     if result.grades:
         parts.append(_grades(result.grades))
     parts.append(_facts(result))
     console.print(Panel(Group(*parts), title=Text(result.mode, style="bold"), title_align="left"))
+    if result.explanation:
+        console.print(_explanation(result.explanation))
 
 
 def watch(console: Console, events: Iterable[tuple[str, dict[str, Any]]]) -> QueryResult:
@@ -96,6 +101,36 @@ def _grades(grades: list[Grade]) -> Text:
     for grade in grades:
         line.append(f"{grade.label} {grade.score:.2f}  ", style=_COLOURS[grade.label])
     return line
+
+
+def _explanation(explanation: Explanation) -> Group:
+    """Show the way of each chunk in a line, below the searches that it came by."""
+    searches = [
+        Text(f"search {number}: {search.query} ({search.chunks} found)", style="dim")
+        for number, search in enumerate(explanation.searches, start=1)
+    ]
+    table = Table("chunk", "found", "grade", "prompt", "characters", "cited", "why")
+    for chunk in explanation.chunks:
+        colour = _COLOURS.get(chunk.label or "", "")
+        table.add_row(
+            Text(f"{chunk.title or chunk.document_id}\n{chunk.chunk_id[:12]}"),
+            _found(chunk),
+            Text("" if chunk.grade is None else f"{chunk.label} {chunk.grade:.2f}", style=colour),
+            f"\\[{chunk.position}]" if chunk.position else "",
+            ", ".join(f"{part.start}-{part.end}" for part in chunk.shown or ()),
+            "yes" if chunk.citations else "",
+            chunk.why,
+        )
+    prompt = [Text(f"prompt {explanation.prompt_hash[:16]}", style="dim")] if explanation.prompt_hash else []
+    return Group(*searches, table, *prompt)
+
+
+def _found(chunk: ExplainedChunk) -> str:
+    return "\n".join(
+        f"search {found.search}, rank {found.rank}"
+        + ("" if found.score is None else f", score {found.score:.2f}")
+        for found in chunk.found
+    )
 
 
 def _facts(result: QueryResult) -> Text:

@@ -17,7 +17,16 @@ from serve.schemas import FilledText, Message, Question
 # What the inputs of a mode are called in the service's other requests, where that is another name.
 _CALLED = {"query": "q", "top_k": "k"}
 # What a run tells by itself; no file declares it.
-_ALWAYS = ("mode", "standalone_question", "model", "finish_reason", "usage", "timings")
+_ALWAYS = (
+    "mode",
+    "standalone_question",
+    "fallback",
+    "explanation",
+    "model",
+    "finish_reason",
+    "usage",
+    "timings",
+)
 
 
 def mode_entry(mode: Mode, answering: Answering) -> Entry:
@@ -45,7 +54,7 @@ def mode_entry(mode: Mode, answering: Answering) -> Entry:
         )
 
     # A conversation is any mode's: without an input for it, it is made into a question that needs none.
-    fields = {name: _field(name) for name in dict.fromkeys([*mode.inputs, "history"])}
+    fields = {name: _field(name) for name in dict.fromkeys([*mode.inputs, "history", "explain"])}
     run_api_async.__signature__ = signature(fields, result_model)  # type: ignore[attr-defined]
     run_api_async.__doc__ = "\n".join(["", *(f":param {name}: {_about(name)}" for name in fields)])
     wrapper = make_wrapper({"setup": functools.partialmethod(_setup, mode), "run_api_async": run_api_async})

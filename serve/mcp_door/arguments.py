@@ -43,7 +43,8 @@ def declared_arguments(asked: Mode | Search, settings: Settings) -> type[BaseMod
     :returns: the model.
     """
     known = _inputs(settings)
-    fields = {name: known[name] for name in known if name in asked.inputs}
+    takes = [*asked.inputs, "explain"] if isinstance(asked, Mode) else asked.inputs
+    fields = {name: known[name] for name in known if name in takes}
     return create_model(f"{asked.name}_arguments", __base__=Request, **fields)  # type: ignore[call-overload]
 
 
@@ -106,5 +107,11 @@ def _inputs(settings: Settings) -> dict[str, tuple[Any, Any]]:
         "generation_kwargs": (
             dict[str, Any] | None,
             Field(None, description="Options of the model by OpenAI's names, such as `max_tokens`."),
+        ),
+        "explain": (
+            bool | None,
+            Field(
+                None, description="Whether the result tells each chunk's way to the answer, for debugging."
+            ),
         ),
     }

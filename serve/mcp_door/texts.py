@@ -1,7 +1,7 @@
 """The tools' results as text, for a language model to read and a person to check."""
 
 from modes.recording import StreamEvent
-from modes.results import Grades, QueryResult, Rephrased, Retrieval, RetrievedDocument
+from modes.results import Fallback, Grades, QueryResult, Rephrased, Retrieval, RetrievedDocument
 from serve.chat.wording import source_list
 from serve.ingestion_schemas import DocumentList
 from serve.jobs import Job, JobStatus
@@ -79,6 +79,8 @@ def progress_text(event: StreamEvent) -> str | None:
             return f"kept {sum(grade.kept for grade in grades)} of {_counted(len(grades), 'chunk')}"
         case Rephrased(query=query):
             return f"searching again: {query}"
+        case Fallback(mode=mode):
+            return f"answering in the mode {mode} instead"
         case _:
             return None
 

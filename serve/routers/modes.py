@@ -54,4 +54,6 @@ def _info(mode: Mode) -> ModeInfo:
         outputs=mode.outputs,
         origin=mode.origin,
         file=mode.path.name,
+        budget=mode.budget.to_dict(),
+        fallback=mode.fallback,
     )

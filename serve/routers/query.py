@@ -47,9 +47,20 @@ async def in_the_url(
     stream: Annotated[
         bool | None, Query(description="Whether to answer with server-sent events; else `Accept` tells.")
     ] = None,
+    explain: Annotated[
+        bool | None, Query(description="Whether the answer is to have an `explanation`.")
+    ] = None,
 ) -> dict[str, Any]:
     """:returns: The fields of `QueryBody` that the URL gives."""
-    given = {"q": q, "mode": mode, "tenant_id": tenant_id, "model": model, "k": k, "stream": stream}
+    given = {
+        "q": q,
+        "mode": mode,
+        "tenant_id": tenant_id,
+        "model": model,
+        "k": k,
+        "stream": stream,
+        "explain": explain,
+    }
     return {name: value for name, value in given.items() if value is not None}
 
 
@@ -112,6 +123,7 @@ def arguments(question: Question, tenancy: Tenancy, timeout: float | None) -> di
         "instructions": question.instructions,
         "json_schema": question.json_schema,
         "generation_kwargs": question.generation_kwargs,
+        "explain": question.explain,
     }
 
 

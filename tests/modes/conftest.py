@@ -34,7 +34,7 @@ def stub(running: StubLLM) -> StubLLM:
 def registry(running: StubLLM, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModeRegistry]:
     """The built-in modes on the stub, with two documents of the tenant acme."""
     folder = tmp_path_factory.mktemp("modes")
-    with ModeRegistry(Settings.load(data_dir=folder, **running.settings())) as made:
+    with ModeRegistry(Settings.load(data_dir=folder, breaker_failures=1_000, **running.settings())) as made:
         texts = {"tower": TOWER, "lake": LAKE}
         documents = [Document(content=text, meta={"document_id": name}) for name, text in texts.items()]
         made.indexing["ingest"].run("acme", documents)
