@@ -42,7 +42,13 @@ CALL_ATTRIBUTES = frozenset(
 )
 """What is told of a model call; none of it holds what was asked or answered."""
 MODE_ATTRIBUTES = frozenset(
-    {"thresher.mode", "thresher.documents", "thresher.strategy", "thresher.cannot_answer"}
+    {
+        "thresher.mode",
+        "thresher.documents",
+        "thresher.strategy",
+        "thresher.cannot_answer",
+        "thresher.fallback",
+    }
 )
 """What is told of a mode's run; none of it holds what was asked or answered."""
 

@@ -10,6 +10,7 @@ from typing import Any, TypedDict, TypeVar, Unpack
 from haystack import Document
 from haystack.core.errors import PipelineRuntimeError
 from haystack.dataclasses import ChatMessage
+from haystack.tracing import tracer
 
 from components.budgets import BudgetExceededError, leaving_time, limited
 from components.caller_options import caller_options
@@ -194,6 +195,26 @@ class Mode(NamedPipeline):
             await asyncio.wait({task})
 
     async def _run(
+        self,
+        query: str,
+        history: Sequence[ChatMessage],
+        timeout: float | None,
+        inputs: RunInputs,
+        record: RunRecord,
+    ) -> QueryResult:
+        with tracer.trace(f"mode {self.name}", tags={"thresher.mode": self.name}) as span:
+            result = await self._recorded(query, history, timeout, inputs, record)
+            span.set_tags(
+                {
+                    "thresher.documents": len(result.documents),
+                    "thresher.strategy": result.strategy,
+                    "thresher.cannot_answer": result.cannot_answer,
+                    "thresher.fallback": result.fallback.mode if result.fallback else None,
+                }
+            )
+        return result
+
+    async def _recorded(
         self,
         query: str,
         history: Sequence[ChatMessage],

@@ -81,14 +81,13 @@ class Tracing:
                     route, state = route_of(scope), scope.get("state", {})
                     caller = state.get("caller")
                     span.update_name(f"{method} {route}")
-                    span.set_attributes(
-                        {
-                            "http.request.method": method,
-                            "http.route": route,
-                            "thresher.request_id": state.get("request_id", ""),
-                            "thresher.key_id": (caller.key_id if caller else None) or "",
-                        }
-                    )
+                    told = {
+                        "http.request.method": method,
+                        "http.route": route,
+                        "thresher.request_id": state.get("request_id"),
+                        "thresher.key_id": caller.key_id if caller else None,
+                    }
+                    span.set_attributes({name: value for name, value in told.items() if value})
 
     @contextmanager
     def job(self, job: JobInput) -> Iterator[None]:

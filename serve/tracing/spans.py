@@ -48,7 +48,7 @@ class RedactedSpan(Span):
         :param key: its name.
         :param value: its value.
         """
-        if key not in _NEVER_TOLD and (self._shows_content or key in _TOLD):
+        if value is not None and key not in _NEVER_TOLD and (self._shows_content or key in _TOLD):
             self._span.set_attribute(key, _attribute(value))
 
     def set_content_tag(self, key: str, value: Any) -> None:
