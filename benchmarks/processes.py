@@ -38,10 +38,29 @@ class RunningServer:
     @property
     def rss_mb(self) -> float:
         """:returns: The most memory that it has held, in megabytes; 0 where the system does not tell."""
+        return self._status("VmHWM") / 1024
+
+    @property
+    def rss_now_mb(self) -> float:
+        """:returns: The memory that it holds, in megabytes; 0 where the system does not tell."""
+        return self._status("VmRSS") / 1024
+
+    @property
+    def threads(self) -> int:
+        """:returns: How many threads it has; 0 where the system does not tell."""
+        return int(self._status("Threads"))
+
+    @property
+    def open_files(self) -> int:
+        """:returns: How many files and connections it holds open; 0 where the system does not tell."""
+        folder = Path(f"/proc/{self.process.pid}/fd")
+        return len(list(folder.iterdir())) if folder.is_dir() else 0
+
+    def _status(self, name: str) -> float:
         status = Path(f"/proc/{self.process.pid}/status")
         if not status.is_file():
             return 0.0
-        return float(status.read_text().split("VmHWM:", 1)[1].split(maxsplit=1)[0]) / 1024
+        return float(status.read_text().split(f"{name}:", 1)[1].split(maxsplit=1)[0])
 
     async def post(self, path: str, data: object) -> Any:
         """
