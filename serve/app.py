@@ -9,6 +9,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from serve import api_document, errors, mcp_door
+from serve.access.describing import describe_access
 from serve.access.middleware import AccessMiddleware
 from serve.guarding import AnswerHeadersMiddleware, PageGuard, PageGuardMiddleware
 from serve.hayhooks_door.library import create_hayhooks_app
@@ -89,6 +90,7 @@ def build_app(service: Service) -> ASGIApp:
     app.router.routes.append(Route(mcp_door.PATH, door, methods=["POST"], include_in_schema=False))
     errors.install(app)
     api_document.install(app)
+    describe_access(app, service.access)
     app.router.lifespan_context = _lifespan(service, door, app.router.lifespan_context)
     limited = _limit_bodies(LeavingMiddleware(app), service.settings, takers)
     counted = ActivityMiddleware(limited, service.activity)
