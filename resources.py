@@ -9,7 +9,7 @@ from components.embedding import OnnxDocumentEmbedder, OnnxEmbeddingModel, OnnxT
 from components.generating import ModelChatGenerator
 from components.models.chat_models import ChatModels
 from components.models.choosing import ProviderChoice, choose_provider
-from components.served_embedding import served_document_embedder, served_text_embedder
+from components.served_embedding import EmbeddingServer
 from components.storing import TenantDocumentStores
 from components.terms import TermWeights
 from components.weights import WeightStore
@@ -103,18 +103,34 @@ class Resources:
         return TermWeights(self._checked(TOKENIZER))
 
     @cached_property
+    def embedding_server(self) -> EmbeddingServer | None:
+        """Where embeddings are made; None when the built-in model makes them."""
+        settings = self.settings
+        if settings.embedding_provider == "embedded":
+            return None
+        url = settings.ollama_url if settings.embedding_provider == "ollama" else settings.openai_base_url
+        return EmbeddingServer(
+            settings.embedding_provider,
+            settings.embedding_model,
+            url,
+            self._openai_key,
+            settings.embedding_timeout,
+            self._breaker("embeddings", "the embedding model's server"),
+        )
+
+    @cached_property
     def text_embedder(self) -> Any:
         """Embeds questions."""
-        if self.settings.embedding_provider == "embedded":
+        if self.embedding_server is None:
             return OnnxTextEmbedder(self._onnx_model)
-        return served_text_embedder(*self._embedding_server)
+        return self.embedding_server.text_embedder()
 
     @cached_property
     def document_embedder(self) -> Any:
         """Embeds documents, with their titles."""
-        if self.settings.embedding_provider == "embedded":
+        if self.embedding_server is None:
             return OnnxDocumentEmbedder(self._onnx_model, max_workers=self.settings.ingest_workers)
-        return served_document_embedder(*self._embedding_server)
+        return self.embedding_server.document_embedder()
 
     @cached_property
     def chat_generator(self) -> ModelChatGenerator:
@@ -205,12 +221,6 @@ class Resources:
         # A file that is not there is an error only where it is used: without a language model there are extracts.
         path = self.weights.path(name)
         return self.weights.verified(name) if path.is_file() else path
-
-    @property
-    def _embedding_server(self) -> tuple[str, str, str | None, str | None]:
-        settings = self.settings
-        url = settings.ollama_url if settings.embedding_provider == "ollama" else settings.openai_base_url
-        return settings.embedding_provider, settings.embedding_model, url, self._openai_key
 
     def _breaker(self, key: str, name: str) -> Breaker:
         settings = self.settings

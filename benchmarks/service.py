@@ -38,8 +38,7 @@ def settings(data: Path, llm_port: int, provider: str = "openai", **others: Any)
         openai_base_url=f"{url}/v1",
         ollama_url=url,
         default_model=MODEL,
-        llm_concurrency=LLM_CONCURRENCY,
-        **others,
+        **{"llm_concurrency": LLM_CONCURRENCY, **others},
     )
 
 
@@ -69,11 +68,13 @@ def main() -> None:
     parser.add_argument("--llm-port", type=int, required=True, help="port of the stub model server")
     parser.add_argument("--provider", default="openai", help="protocol spoken with it")
     parser.add_argument("--embeddings", default="hashing", choices=EMBEDDINGS, help="how texts are embedded")
+    parser.add_argument("--llm-concurrency", type=int, default=LLM_CONCURRENCY, help="model calls at once")
     options = parser.parse_args()
-    made = settings(options.data, options.llm_port, options.provider)
+    concurrency = {"llm_concurrency": options.llm_concurrency}
+    made = settings(options.data, options.llm_port, options.provider, **concurrency)
     log_as_set(made)
     started = Service(made, EMBEDDINGS[options.embeddings](made))
-    server.run(CPUClock(build_app(started)), socket.socket(fileno=options.fd), started.lock)
+    server.run(CPUClock(build_app(started)), socket.socket(fileno=options.fd), started.lock, started.settings)
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ def serve(
             )
         else:
             logging.getLogger("thresher.service").info("listening on %s; data: %s", url, settings.data_dir)
-        server.run(build_app(service), bound, service.lock)
+        server.run(build_app(service), bound, service.lock, settings)
 
 
 app.command()(worker.worker)

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import socket
+import time
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -60,11 +61,22 @@ def url_of(bound: socket.socket) -> str:
 
 class Server(uvicorn.Server):
     """
-    Tells endless answers when to end, which the others need not know.
+    Tells endless answers when to end, which the others need not know, and says beforehand that it is going to stop.
 
-    `request.state.stopping` is an event that is set when the server begins to stop: what waits for it does not hold the
-    server up for its whole grace.
+    `request.state.draining` is an event that is set when the server is told to stop; it goes on to listen for
+    `SHUTDOWN_DELAY` seconds. `request.state.stopping` is set when it listens no more: what waits for it does not hold
+    the server up for its whole grace.
     """
+
+    def __init__(self, config: uvicorn.Config, delay: float = 0.0) -> None:
+        """
+        Create the server.
+
+        :param config: of uvicorn.
+        :param delay: seconds for which it goes on to listen when it is told to stop.
+        """
+        super().__init__(config)
+        self.delay = delay
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """
@@ -72,17 +84,41 @@ class Server(uvicorn.Server):
 
         :param sockets: where.
         """
-        self.lifespan.state["stopping"] = asyncio.Event()
+        self.lifespan.state["draining"] = asyncio.Event()
+        self.lifespan.state["stopping"] = Stopping(self.config.timeout_graceful_shutdown or GRACE_SECONDS)
         await super().startup(sockets)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """
-        Stop listening, and let the answers under way end.
+        Stop listening after the delay, and let the answers under way end.
 
         :param sockets: where it listens.
         """
+        self.lifespan.state["draining"].set()
+        await self._drain()
         self.lifespan.state["stopping"].set()
         await super().shutdown(sockets)
+
+    async def _drain(self) -> None:
+        if self.delay:
+            logger.info("stopping: requests are taken for %g s more", self.delay)
+        until = time.monotonic() + self.delay
+        # A second signal ends it at once.
+        while time.monotonic() < until and not self.force_exit:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+
+class Stopping(asyncio.Event):
+    """Set when the server listens no more; `grace` is the seconds that answers under way have from then on."""
+
+    def __init__(self, grace: float) -> None:
+        """
+        Begin unset.
+
+        :param grace: the seconds.
+        """
+        super().__init__()
+        self.grace = grace
 
 
 async def grace_ends(stopping: asyncio.Event) -> None:
@@ -92,17 +128,19 @@ async def grace_ends(stopping: asyncio.Event) -> None:
     :param stopping: `request.state.stopping`.
     """
     await stopping.wait()
-    await asyncio.sleep(GRACE_SECONDS - _FAREWELL_SECONDS)
+    grace = stopping.grace if isinstance(stopping, Stopping) else GRACE_SECONDS
+    await asyncio.sleep(grace - min(_FAREWELL_SECONDS, grace / 2))
 
 
-def make(app: ASGIApp, bound: socket.socket, lock: DataDirLock) -> Server:
+def make(app: ASGIApp, bound: socket.socket, lock: DataDirLock, settings: Settings) -> Server:
     """
     Make the server of an application and say where it will be.
 
     :param app: the application.
     :param bound: where it will listen.
     :param lock: the lock on the data directory, in which the address is left for other commands.
-    :returns: the server; requests under way when it stops have 10 seconds to end.
+    :param settings: say how long requests under way have to end when it stops.
+    :returns: the server.
     """
     lock.announce(url_of(bound))
     config = uvicorn.Config(
@@ -111,17 +149,18 @@ def make(app: ASGIApp, bound: socket.socket, lock: DataDirLock) -> Server:
         access_log=False,
         server_header=False,
         lifespan="on",
-        timeout_graceful_shutdown=GRACE_SECONDS,
+        timeout_graceful_shutdown=settings.shutdown_grace,  # type: ignore[arg-type]  # uvicorn only adds it up
     )
-    return Server(config)
+    return Server(config, settings.shutdown_delay)
 
 
-def run(app: ASGIApp, bound: socket.socket, lock: DataDirLock) -> None:
+def run(app: ASGIApp, bound: socket.socket, lock: DataDirLock, settings: Settings) -> None:
     """
     Serve until SIGTERM or SIGINT.
 
     :param app: the application.
     :param bound: where to listen.
     :param lock: the lock on the data directory.
+    :param settings: say how long requests under way have to end when it stops.
     """
-    make(app, bound, lock).run(sockets=[bound])
+    make(app, bound, lock, settings).run(sockets=[bound])

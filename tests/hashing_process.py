@@ -31,7 +31,7 @@ def main() -> None:
         return
     bound = server.bind(settings)
     service = Service(settings, HashingResources(settings))
-    server.run(build_app(service), bound, service.lock)
+    server.run(build_app(service), bound, service.lock, service.settings)
 
 
 if __name__ == "__main__":

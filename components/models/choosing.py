@@ -79,7 +79,7 @@ def _ollama(model: str, url: str | None, probe_url: str, timeout: float) -> Prov
     except ModelUnavailableError as error:
         logger.debug("no Ollama to use: %s", error)
         return None
-    return ProviderChoice("ollama", f"Ollama answers at {probe_url} and holds {model}", probe_url)
+    return ProviderChoice("ollama", f"Ollama answers at its own port and holds {model}", probe_url)
 
 
 def _built_in(model: str, weights: Mapping[str, str | Path]) -> ProviderChoice:

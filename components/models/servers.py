@@ -182,6 +182,20 @@ class ModelServer(ABC):
             async with asyncio.timeout(deadline), httpx.AsyncClient(**options) as client:
                 self._look_for(model, await client.get(self.url + self.names_path))
 
+    async def answers_async(self, deadline: float) -> None:
+        """
+        See whether the server answers, whatever it says.
+
+        :param deadline: Seconds to wait.
+        :raises ModelUnavailableError: If not.
+        """
+        options = self.async_client_options() | {"timeout": deadline}
+        with self._answering():
+            async with asyncio.timeout(deadline), httpx.AsyncClient(**options) as client:
+                response = await client.get(self.url + self.names_path)
+                if response.status_code >= 500:
+                    response.raise_for_status()
+
     def close(self) -> None:
         """Close the connections of the threads' client."""
         with self._lock:
@@ -299,7 +313,10 @@ class ModelServer(ABC):
 
     def _look_for(self, model: str, response: httpx.Response) -> None:
         if response.is_error:
-            raise ModelUnavailableError(f"{self.title} at {self.address} answers {response.status_code}")
+            raise ModelUnavailableError(
+                f"{self.title} at {self.address} answers {response.status_code}",
+                told=f"{_WHO} answers with status {response.status_code}",
+            )
         names = self.names(response.json())
         if model not in names and f"{model}:latest" not in names:
             raise self.missing(model, names)

@@ -4,15 +4,15 @@ import re
 from typing import Any
 
 import httpx
-import stamina
 
 from components.bounded_reading import bound_reading
 from components.breaking import Breaker
+from components.retrying import two_attempts
 
 # Of a proxy, or of a Chroma that is overloaded. A 500 may be about a single call.
 _AWAY = (502, 503, 504)
 # Calls that change nothing, whose answer may be asked for again when it gets lost.
-_READING = re.compile(r".*/(query|get|count|heartbeat)")
+_READING = re.compile(r".*/(query|get|count)")
 _PAUSE_SECONDS = 0.05
 
 
@@ -40,7 +40,7 @@ class GuardedTransport(httpx.BaseTransport):
         """
         if request.url.path.endswith("/heartbeat"):
             # It asks whether the server is there, so it is always asked; to answer that is not to work.
-            response = self._exchange(request)
+            response = self._once(request)
             self._breaker.seems_well()
             return response
         with self._breaker.guarding(lambda error: isinstance(error, httpx.HTTPError)):
@@ -59,9 +59,7 @@ class GuardedTransport(httpx.BaseTransport):
             return self._once(request)
         # A connection that was kept open breaks when the server has been started anew.
         broken = (httpx.NetworkError, httpx.RemoteProtocolError)
-        for attempt in stamina.retry_context(
-            on=broken, attempts=2, timeout=None, wait_initial=_PAUSE_SECONDS
-        ):
+        for attempt in two_attempts(broken, _PAUSE_SECONDS):
             with attempt:
                 return self._once(request)
         raise AssertionError("the last attempt gives an answer or raises")

@@ -5,7 +5,9 @@ from pathlib import Path
 
 from hayhooks.durable import StoreConfig
 
+from components.breaking import Breaker
 from serve.jobs.database import JobDatabase
+from serve.jobs.presence import WorkerPresence
 from serve.jobs.spool import FairStore, JobSpool
 from serve.jobs.sqlite_spool import SqliteJobSpool
 from serve.jobs.store import SqliteExecutionStore
@@ -22,6 +24,10 @@ class JobBackend:
 
     store: FairStore
     spool: JobSpool
+    presence: WorkerPresence | None = None
+    """Where workers show themselves, if they are other processes."""
+    breaker: Breaker | None = None
+    """Opens when a store that is a server keeps failing."""
 
 
 def sqlite_backend(

@@ -29,6 +29,14 @@ class TenantQueueFullError(RuntimeError):
 class QueueUnavailableError(RuntimeError):
     """The queue can't work: its store fails, or it is not running."""
 
+    def __init__(self, message: str = "", retry_after: int | None = None) -> None:
+        """
+        :param message: why.
+        :param retry_after: seconds after which it is worth to try again, where that is known.
+        """
+        super().__init__(message)
+        self.retry_after = retry_after
+
 
 class IdempotencyConflictError(RuntimeError):
     """The idempotency key belongs to a job with other content."""

@@ -12,6 +12,8 @@ from hayhooks.durable.store import ExecutionStoreError
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.exceptions import RedisError
 
+from components.breaking import Breaker
+
 log = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 3.0
@@ -69,13 +71,18 @@ class RedisOutage:
 
     Usage example:
     ```python
-    outage = RedisOutage()
+    outage = RedisOutage(Breaker("Redis"))
     store = outage.watch(FairRedisStore(client, "ingest"))
     ```
     """
 
-    def __init__(self) -> None:
-        """Begin with Redis there."""
+    def __init__(self, breaker: Breaker) -> None:
+        """
+        Begin with Redis there.
+
+        :param breaker: is told of every outcome, and so opens for those who ask it first.
+        """
+        self._breaker = breaker
         self._since: float | None = None
         self._said = 0.0
         self._failed = 0.0
@@ -89,6 +96,7 @@ class RedisOutage:
 
     async def failed(self, error: Exception) -> None:
         """Note that Redis did not answer; takes a moment, so that nobody asks it a thousand times a second."""
+        self._breaker.failed()
         now = self._failed = time.monotonic()
         if self._since is None:
             self._since = self._said = now
@@ -101,6 +109,7 @@ class RedisOutage:
 
     def answered(self) -> None:
         """Note that Redis answered."""
+        self._breaker.succeeded()
         if self._since is None or time.monotonic() - self._failed < CALM_SECONDS:
             return
         log.warning("Redis can be used again, after %.0f s; jobs go on", self._failed - self._since)

@@ -1,5 +1,7 @@
 """`GET /health` and `GET /ready`."""
 
+import asyncio
+
 from fastapi import APIRouter, Request, Response
 
 from serve.schemas import Health, Ready
@@ -16,7 +18,8 @@ async def health(request: Request) -> Health:
 @router.get("/ready", response_model=Ready, responses={503: {"model": Ready}})
 async def ready(request: Request, response: Response) -> Ready:
     """Say whether queries can be served: 503 names what is in the way."""
-    state = await request.app.state.service.readiness()
+    draining: asyncio.Event | None = getattr(request.state, "draining", None)
+    state = await request.app.state.service.ready(stopping=draining is not None and draining.is_set())
     if state.status != "ok":
         response.status_code = 503
         response.headers["Retry-After"] = "2"

@@ -269,12 +269,11 @@ def test_options_that_do_not_fit_are_refused(folder: Path, words: tuple[str, ...
     assert part in " ".join(run.stderr.replace("│", " ").split())
 
 
-def test_the_service_may_change_meanwhile(
-    files: Files, stub: StubLLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_service_may_change_meanwhile(files: Files, stub: StubLLM, tmp_path: Path) -> None:
     """When the service ends in the middle, the command goes on with a service of its own, and loses no question."""
-    monkeypatch.setattr("serve.server.GRACE_SECONDS", 1)
-    settings = Settings.load(data_dir=tmp_path / "data", llm_concurrency=10, **stub.settings())
+    settings = Settings.load(
+        data_dir=tmp_path / "data", llm_concurrency=10, shutdown_grace=1, **stub.settings()
+    )
     service = LocalService(settings)
     with httpx.Client(base_url=service.url, trust_env=False) as client:
         finished(client, client.post("/ingest/", json={"texts": [TEXT]}).json())

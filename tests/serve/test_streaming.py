@@ -217,13 +217,10 @@ def test_a_server_that_stops_says_so_before_it_ends_a_stream(
         stub.wait_until(lambda: stub.aborted == aborted + 1, 1.0)
 
 
-def test_a_server_that_stops_says_so_to_who_waits(
-    stub: StubLLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_server_that_stops_says_so_to_who_waits(stub: StubLLM, tmp_path: Path) -> None:
     """A plain request that is still worked on when the grace ends is a 503 problem, and the model is stopped."""
-    monkeypatch.setattr("serve.server.GRACE_SECONDS", 0.2)
     stub.behaviour = Behaviour()
-    service = LocalService(Settings.load(data_dir=tmp_path, **stub.settings()))
+    service = LocalService(Settings.load(data_dir=tmp_path, shutdown_grace=0.2, **stub.settings()))
     with httpx.Client(base_url=service.url, trust_env=False) as client, ThreadPoolExecutor(1) as pool:
         finished(client, client.post("/ingest/", json={"tenant_id": "acme", "texts": [TEXT]}).json())
         stub.behaviour = Behaviour(delay=FOREVER)

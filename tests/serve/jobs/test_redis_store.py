@@ -20,6 +20,7 @@ from hayhooks.durable.engine import (
 )
 from hayhooks.durable.store import ExecutionStoreError
 
+from components.breaking import Breaker
 from serve.jobs import redis_client
 from serve.jobs.redis_client import RedisOutage, open_redis
 from serve.jobs.redis_store import FairRedisStore
@@ -293,7 +294,7 @@ def test_an_outage_is_said_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.
     monkeypatch.setattr(redis_client, "CALM_SECONDS", 0.2)
 
     async def scenario(store: FairRedisStore) -> None:
-        watched = RedisOutage().watch(store)
+        watched = RedisOutage(Breaker("Redis")).watch(store)
         run_id = await submit(watched, "aa", 1)
         shop.kill()
         for _ in range(20):

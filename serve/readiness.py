@@ -1,0 +1,140 @@
+"""Readiness: what the service depends on, asked in the background, so that a probe only reads the last answers."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+logger = logging.getLogger("thresher.ready")
+
+ASK_SECONDS = 1.0
+"""Between two questions to a dependency."""
+AGAIN_SECONDS = 0.25
+"""Before it is asked again after an answer that contradicts what was known."""
+ANSWER_SECONDS = 1.5
+# One answer may be an accident; so many in a row turn what is known.
+DOWN_AFTER = UP_AFTER = 2
+
+Ask = Callable[[], Awaitable[Any]]
+
+
+class Dependency:
+    """
+    One dependency, and whether it is there.
+
+    It is asked by one question at a time. A question that is never answered is left open, and counts as a failure again
+    and again, until it ends.
+    """
+
+    def __init__(self, name: str, ask: Ask, reason: Callable[[Exception], str]) -> None:
+        """
+        Name the dependency; nothing is asked yet.
+
+        :param name: what it is called.
+        :param ask: raises when it is not there.
+        :param reason: makes of what `ask` raised what everybody may read: no address, nothing of an exception's text.
+        """
+        self.name = name
+        self.known = asyncio.Event()
+        """Set when it has been asked once."""
+        self.fault: str | None = None
+        self._ask = ask
+        self._reason = reason
+        self._contradicted = 0
+        self._question: asyncio.Future[Any] | None = None
+
+    @property
+    def status(self) -> str:
+        """`ok`, or what is wrong."""
+        return self.fault or "ok"
+
+    async def watch(self) -> None:
+        """Ask now and then, until this is cancelled."""
+        try:
+            while True:
+                await self.look()
+                await asyncio.sleep(AGAIN_SECONDS if self._contradicted else ASK_SECONDS)
+        finally:
+            if self._question is not None:
+                self._question.cancel()
+
+    async def look(self) -> None:
+        """Ask once, and take note of the answer."""
+        if self._question is None or self._question.done():
+            self._question = asyncio.ensure_future(self._ask())
+            self._question.add_done_callback(_heard)
+        await asyncio.wait({self._question}, timeout=ANSWER_SECONDS)
+        self._note(self._found())
+        self.known.set()
+
+    def _found(self) -> str | None:
+        assert self._question is not None
+        if not self._question.done():
+            return self._reason(TimeoutError())
+        error = None if self._question.cancelled() else self._question.exception()
+        if error is None:
+            return None
+        logger.debug("%s: %s: %s", self.name, type(error).__name__, error)
+        return self._reason(error) if isinstance(error, Exception) else "unavailable"
+
+    def _note(self, fault: str | None) -> None:
+        if (fault is None) == (self.fault is None) and self.known.is_set():
+            self.fault, self._contradicted = fault, 0
+            return
+        self._contradicted += 1
+        if self.known.is_set() and self._contradicted < (UP_AFTER if fault is None else DOWN_AFTER):
+            return
+        self.fault, self._contradicted = fault, 0
+        if fault is not None:
+            logger.warning("not ready: %s: %s", self.name, fault)
+        elif self.known.is_set():
+            logger.info("ready again: %s", self.name)
+
+
+class Readiness:
+    """
+    The dependencies of a service, watched by tasks of the running event loop.
+
+    Usage example:
+    ```python
+    readiness = Readiness([Dependency("chroma", stores.ping, lambda error: "Chroma does not answer")])
+    readiness.start()
+    print(await readiness.statuses())
+    await readiness.close()
+    ```
+    """
+
+    def __init__(self, dependencies: list[Dependency]) -> None:
+        """
+        Take the dependencies; nothing is asked yet.
+
+        :param dependencies: what to watch.
+        """
+        self._dependencies = dependencies
+        self._watching: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Begin to ask."""
+        self._watching = [asyncio.create_task(each.watch()) for each in self._dependencies]
+
+    async def statuses(self) -> Mapping[str, str]:
+        """
+        Tell how the dependencies stand, at once; only before the first answers does this wait for them.
+
+        :returns: by name `ok`, or what is wrong.
+        """
+        for each in self._dependencies if self._watching else ():
+            await each.known.wait()
+        return {each.name: each.status for each in self._dependencies}
+
+    async def close(self) -> None:
+        """Ask no more."""
+        for task in self._watching:
+            task.cancel()
+        await asyncio.gather(*self._watching, return_exceptions=True)
+
+
+def _heard(question: "asyncio.Future[Any]") -> None:
+    # Of one that nobody waits for any more, nobody asks how it ended.
+    if not question.cancelled():
+        question.exception()
