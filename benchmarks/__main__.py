@@ -13,6 +13,8 @@ from benchmarks import (
     health,
     ingest,
     overhead,
+    overload,
+    soak,
     tenants,
     workers,
 )
@@ -38,11 +40,13 @@ MEASUREMENTS = {
     "growth": growth.measure,
     "workers": workers.measure,
     "health": health.measure,
+    "overload": overload.measure,
     "tenants": tenants.measure,
     "crash": crash.measure,
+    "soak": soak.measure,
 }
-# Finds faults rather than figures, and takes minutes.
-APART = ("crash",)
+# Find faults rather than figures, and take minutes.
+APART = ("crash", "soak")
 
 if __name__ == "__main__":
     main()

@@ -59,15 +59,16 @@ async def rig(provider: str = "openai", chunks: int = CHUNKS) -> AsyncIterator[R
         yield Rig(stub, floor, service, questions(written))
 
 
-async def ingest(service: RunningServer, written: list[str]) -> None:
+async def ingest(service: RunningServer, written: list[str], tenant: str = "default") -> None:
     """
     Ingest texts and wait until they can be found.
 
     :param service: the service.
     :param written: the texts.
+    :param tenant: whose they are.
     :raises RuntimeError: if the job fails.
     """
-    job: Any = await service.post("/ingest/", {"texts": written})
+    job: Any = await service.post("/ingest/", {"tenant_id": tenant, "texts": written})
     while job["status"] not in ("done", "failed", "cancelled"):
         await asyncio.sleep(0.2)
         job = await service.get(f"/ingest/{job['job_id']}")
