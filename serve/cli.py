@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from serve.commands import ask, documents, ingest, jobs, keys, models, pipelines, worker
+from serve.commands import ask, documents, ingest, jobs, keys, models, pipelines, replay, worker
 from serve.commands.terminal import Tenant, err, leave, out, plain_errors, quiet_settings
 from settings import Settings
 
@@ -57,6 +57,7 @@ def serve(
 
 app.command()(worker.worker)
 app.command()(ask.ask)
+app.command()(replay.replay)
 app.command()(ingest.ingest)
 app.command()(ingest.reindex)
 app.add_typer(jobs.app, name="jobs")

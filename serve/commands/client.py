@@ -122,6 +122,27 @@ class Client:
         body = _asked(question, mode, tenant_id, top_k, model, explain)
         return self._call("POST", "/query/", json=body)
 
+    def query(self, body: Json) -> Json:
+        """
+        Answer a question that is given with all that `POST /query/` takes.
+
+        :param body: the request's body.
+        :returns: the answer.
+        """
+        return self._call("POST", "/query/", json=body)
+
+    def runs(self, request_id: str, tenant_id: str | None) -> list[Json]:
+        """
+        Tell how the answers of a request came about.
+
+        :param request_id: the request's id.
+        :param tenant_id: whose; None for any that may be read.
+        :returns: its runs, as `KeptRun` reads them.
+        """
+        params = {} if tenant_id is None else {"tenant_id": tenant_id}
+        runs: list[Json] = self._call("GET", _path("traces", request_id), params=params)["items"]
+        return runs
+
     def tell(
         self,
         question: str,
