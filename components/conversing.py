@@ -187,7 +187,8 @@ class ConversationRephraser:
 
     def _without_model(self, query: str, turns: list[ChatMessage], fault: Exception) -> str:
         if not isinstance(fault, LanguageModelNeededError):
-            logger.warning("Following the conversation without a language model: %s", fault)
+            # Its message may quote the conversation.
+            logger.warning("Following the conversation without a language model: %s", type(fault).__name__)
         return self._with_words(query, turns)
 
     def _with_words(self, query: str, turns: list[ChatMessage]) -> str:

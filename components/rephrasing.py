@@ -114,7 +114,8 @@ class QueryRephraser:
         return rephrased
 
     def _without_model(self, query: str, fault: Exception) -> str:
-        logger.warning("Rephrasing without a language model: %s", fault)
+        # Its message may quote the question.
+        logger.warning("Rephrasing without a language model: %s", type(fault).__name__)
         return self._telling_words(query)
 
     def _telling_words(self, query: str) -> str:

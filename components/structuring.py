@@ -39,6 +39,9 @@ class StructuredAnswerError(RuntimeError):
     :param faults: What was wrong with each reply, in order.
     """
 
+    quotes = True
+    """Its message may hold what the model wrote, and so what stands in a document."""
+
     def __init__(self, faults: list[str]) -> None:
         tries = "reply" if len(faults) == 1 else f"{len(faults)} replies"
         super().__init__(f"The model's {tries} did not match the schema; the last one: {faults[-1]}")

@@ -256,7 +256,8 @@ class Mode(NamedPipeline):
                 raise
             tried = time.perf_counter() - begin - spent
             record.fall_back(_fallback(other, error, tried))
-        logger.info("Fallback=%s mode=%s reason=%s", other.name, self.name, error)
+        # Its message may quote what the model was given.
+        logger.info("Fallback=%s mode=%s reason=%s", other.name, self.name, type(error).__name__)
         return await other._answer(given, history, begin, timeout, record)
 
     async def _outputs(self, given: dict[str, Any], history: Sequence[ChatMessage]) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from serve.chat.errors import openai_error, openai_status, speaks_openai
 from serve.indexer import BrokenPipelineError, UnknownPipelineError
 from serve.limiting import errors as limiting
 from serve.parameters import did_you_mean
+from serve.telemetry.outline import plainly
 from serve.tenancy import told_of_unknown_tenant
 from serve.traces.errors import TraceStoreError, UnknownTraceError
 
@@ -345,7 +346,7 @@ def _log(kind: str, status: int, error: Exception) -> None:
     # While a part of the service is away, each request is refused: a line for it, and not a page. Of those for which
     # there is no room there are most when there is no time to write: their access line is enough.
     if status > 500 and not isinstance(error, limiting.OverloadedError):
-        logger.warning("%s: %s", kind, error)
+        logger.warning("%s: %s", kind, plainly(error))
         logger.debug("%s", kind, exc_info=error)
     elif status == 500:
         logger.error("%s", kind, exc_info=error)

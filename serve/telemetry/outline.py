@@ -20,20 +20,33 @@ def outline(error: BaseException, with_words: bool = True) -> str:
         Ours are written for the log.
     :returns: `Traceback: <file>:<line> in <function>, ...; <type>: <message>`, then what it was raised for.
     """
-    told = [f"{_places(cause)}; {named(cause, with_words)}" for cause in _causes(error)]
+    told = [f"{_places(cause)}; {_named(cause, with_words)}" for cause in _causes(error)]
     return "Traceback: " + "; raised for: ".join(told)
 
 
-def named(error: BaseException, with_words: bool = False) -> str:
+def plainly(error: BaseException) -> str:
     """
-    Name an exception.
+    Tell an exception without what others say in its message.
 
     :param error: the exception.
-    :param with_words: whether a library's may be told with its message.
-    :returns: its type and, where that may be told, its message.
+    :returns: its message if it is one of ours, as far as it is ours; else its type.
     """
-    words = str(error) if with_words or type(error).__module__.partition(".")[0] in _OWN else ""
+    return _words(error, with_words=False) or type(error).__name__
+
+
+def _named(error: BaseException, with_words: bool) -> str:
+    words = _words(error, with_words)
     return f"{type(error).__name__}: {words}" if words else type(error).__name__
+
+
+def _words(error: BaseException, with_words: bool) -> str:
+    if with_words:
+        return str(error)
+    if type(error).__module__.partition(".")[0] not in _OWN:
+        return ""
+    # Behind the colon stand the words of a server, or of a model, which may be those of a document.
+    quotes = getattr(error, "told", "") or getattr(error, "quotes", False)
+    return str(error).partition(": ")[0] if quotes else str(error)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
