@@ -72,6 +72,7 @@ class ModeRegistry(Mapping[str, Mode]):
         self.elsewhere: dict[str, str] = {}
         """What is no mode, by name: a sentence that says how it is called, for who takes it for one."""
         self._modes: dict[str, Mode] = {}
+        self._astray: dict[str, CheckedPipeline] = {}
         self._loop = _LoopThread()
         self._standalone = self._stage(STANDALONE_STAGE, ("query", "history"), ("query",))
         self.search = Search(self._stage(_SEARCH_STAGE, ("query", "tenant_id"), ("documents",)))
@@ -79,6 +80,7 @@ class ModeRegistry(Mapping[str, Mode]):
             self._load(path, origin)
         astray = {name: faults for name, mode in self._modes.items() if (faults := self.astray(mode.checked))}
         for name, faults in astray.items():
+            self._astray[name] = self._modes[name].checked
             self._drop(name)
             self.broken[name] = faults
 
@@ -107,9 +109,11 @@ class ModeRegistry(Mapping[str, Mode]):
         :param entry: the mode, or another pipeline, which has no fallback. It need not be one of the registry's.
         :returns: its faults. None if the fallback has faults of its own: those are told of already.
         """
-        if kind_of(entry.content) != "mode" or read_fallback(entry) in self.broken:
+        if kind_of(entry.content) != "mode":
             return []
-        known = {name: mode.checked for name, mode in self._modes.items()}
+        known = self._astray | {name: mode.checked for name, mode in self._modes.items()}
+        if read_fallback(entry) in self.broken.keys() - known:
+            return []
         return list(fallback_faults(entry, {**known, entry.path.stem: entry}))
 
     def warm_up(self) -> None:

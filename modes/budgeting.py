@@ -104,10 +104,9 @@ def fallback_faults(checked: CheckedPipeline, modes: Mapping[str, CheckedPipelin
     if name == checked.path.stem:
         yield _fault(checked, f"metadata.fallback goes round: {' → '.join([*way, name])}", "fallback")
     elif len(way) == 1:
-        message = f"metadata.fallback names '{name}', but there is no such mode"
-        yield _fault(
-            checked, f"{message}{nearest(str(name), modes)}; there are {', '.join(modes)}", "fallback"
-        )
+        others = [other for other in modes if other != checked.path.stem]
+        message = f"metadata.fallback names '{name}', but there is no such mode{nearest(str(name), others)}"
+        yield _fault(checked, f"{message}; there are {', '.join(others)}", "fallback")
     else:
         yield from _lacking(checked, modes[way[1]])
 

@@ -115,10 +115,14 @@ def _check_folder(folder: Path, settings: "Settings", resources: "Resources") ->
 def _check_file(file: Path, settings: "Settings", resources: "Resources") -> Checked:
     from modes.checking import PipelineFileError
     from modes.kinds import kind_of
-    from registry import build
+    from registry import ModeRegistry, build
 
     try:
         checked = build(file, settings, resources)
+        if checked.content.get("metadata", {}).get("fallback") and (
+            faults := ModeRegistry(settings, resources).astray(checked)
+        ):
+            raise PipelineFileError(faults)
     except PipelineFileError as error:
         return file, None, [str(fault) for fault in error.faults]
     return file, _STAGE if checked.path.parent.name == "stages" else _KINDS[kind_of(checked.content)], []

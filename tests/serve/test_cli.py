@@ -186,9 +186,13 @@ def test_check_finds_every_fault(tmp_path: Path) -> None:
     (tmp_path / "mine.yml").write_text(
         text.replace("strategy: retrieval.strategy", "stratgy: retrieval.strategy")
     )
-    checked = thresher("check", "mine.yml", folder=tmp_path)
+    (tmp_path / "lost.yml").write_text(
+        (BUILTIN_PIPELINES / "crag.yml").read_text().replace("fallback: standard", "fallback: standrad")
+    )
+    checked = thresher("check", "mine.yml", "lost.yml", folder=tmp_path)
     assert checked.returncode == 1
     assert "mine.yml:12: inputs.query names 'retrieval.qurey'; it has" in checked.stderr
+    assert "metadata.fallback names 'standrad', but there is no such mode" in checked.stderr
 
 
 @pytest.mark.parametrize(
