@@ -2,12 +2,12 @@
 
 import asyncio
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from haystack.dataclasses import ChatMessage
 
 from components.extracting import LanguageModelNeededError
+from components.threads import ContextThreads
 
 Prompt = list[ChatMessage]
 
@@ -43,7 +43,7 @@ class ConcurrentCalls:
         """
         if not prompts:
             return []
-        with ThreadPoolExecutor(min(self.limit, len(prompts)), thread_name_prefix="ask") as pool:
+        with ContextThreads(min(self.limit, len(prompts)), thread_name_prefix="ask") as pool:
             return list(pool.map(lambda prompt: self._ask(prompt, options), prompts))
 
     async def run_async(self, prompts: Sequence[Prompt], options: dict[str, Any]) -> list[ChatMessage | None]:

@@ -6,7 +6,6 @@ import os
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 from haystack import Document, component
 
 from components.pacing import others_wait
+from components.threads import ContextThreads
 from components.weights.catalogue import MissingWeightsError
 
 # No token is longer than this in natural text, so what lies beyond is cut before the tokenizer reads it:
@@ -192,7 +192,7 @@ class OnnxTextEmbedder:
         self.model = model
         self.max_workers = max_workers
         # Not the event loop's own executor: that is small and shared with everything that blocks.
-        self._executor = ThreadPoolExecutor(max_workers, thread_name_prefix="embed-text")
+        self._executor = ContextThreads(max_workers, thread_name_prefix="embed-text")
 
     def warm_up(self) -> None:
         """Loads the model."""
@@ -252,7 +252,7 @@ class OnnxDocumentEmbedder:
         self.meta_fields_to_embed = ["title"] if meta_fields_to_embed is None else meta_fields_to_embed
         self.embedding_separator = embedding_separator
         self.max_workers = max_workers
-        self._executor = ThreadPoolExecutor(
+        self._executor = ContextThreads(
             max_workers, thread_name_prefix="embed-documents", initializer=_give_way
         )
 
@@ -284,7 +284,7 @@ class OnnxDocumentEmbedder:
         :returns: As `run`.
         """
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(None, self.model.warm_up)
+        await asyncio.to_thread(self.model.warm_up)
         vectors = await loop.run_in_executor(self._executor, self.model.encode, self._texts_of(documents))
         return self._embedded(documents, vectors)
 

@@ -3,8 +3,6 @@
 import asyncio
 import math
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +12,7 @@ from components.embedding import OnnxEmbeddingModel
 from components.events import emit
 from components.evidence import Evidence, EvidenceReader, Passage
 from components.terms import TermWeights
+from components.threads import ContextThreads
 
 CORRECT = "CORRECT"
 AMBIGUOUS = "AMBIGUOUS"
@@ -134,7 +133,7 @@ class EvidenceGrader:
         self._thresholds = Thresholds(correct_threshold, ambiguous_threshold)
         self._unsupported = Thresholds(1.0, context_threshold)
         self._reader = EvidenceReader(embedding_model, term_weights, sentences_to_embed)
-        self._executor = ThreadPoolExecutor(max_workers, thread_name_prefix="grade")
+        self._executor = ContextThreads(max_workers, thread_name_prefix="grade")
 
     def warm_up(self) -> None:
         """Loads the embedding model and the vocabulary."""
@@ -169,9 +168,8 @@ class EvidenceGrader:
         :param model: Not used.
         :returns: As `run`.
         """
-        # With the context, where the listener of the run is: a thread of an executor has its own.
         return await asyncio.get_running_loop().run_in_executor(
-            self._executor, copy_context().run, self.run, query, documents, model
+            self._executor, self.run, query, documents, model
         )
 
 

@@ -9,7 +9,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ from components.models.errors import (
     ModelLoadError,
     ModelRequestError,
 )
+from components.threads import ContextThreads
 
 logger = logging.getLogger(__name__)
 
@@ -128,7 +129,7 @@ class LlamaEngine:
         self._server: Any = None
         self._lock = threading.Lock()
         self._busy_lock = threading.Lock()
-        self._pool = ThreadPoolExecutor(config.n_parallel, thread_name_prefix="llama")
+        self._pool = ContextThreads(config.n_parallel, thread_name_prefix="llama")
 
     @classmethod
     def shared(cls, config: EngineConfig) -> "LlamaEngine":

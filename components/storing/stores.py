@@ -4,7 +4,6 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +21,7 @@ from components.storing.errors import UnknownDocumentError, UnknownTenantError, 
 from components.storing.indexing import Indexing, current_indexing, indexing_as
 from components.storing.sharing import SharedLock
 from components.storing.store import with_deadline
+from components.threads import ContextThreads
 
 # Handles are small; only so many tenants are looked up in Chroma once.
 _MOST_HANDLES = 2_000
@@ -82,9 +82,9 @@ class TenantDocumentStores:
         self.catalogue = CollectionCatalogue(self._connection, prefix, embedding_model)
         self._timeout = timeout
         self._batch_size = batch_size
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="chroma")
+        self._executor = ContextThreads(threads, thread_name_prefix="chroma")
         # Of its own, so that whoever asks whether Chroma is there does not wait behind those that work.
-        self._pinger = ThreadPoolExecutor(1, thread_name_prefix="chroma-ping")
+        self._pinger = ContextThreads(1, thread_name_prefix="chroma-ping")
         self._lock = threading.Lock()
         self._handles: OrderedDict[str, _Handle] = OrderedDict()
         self._replayed: set[str] = set()
