@@ -1,6 +1,7 @@
 """What becomes of a model's server that is slow, breaks off or talks nonsense, whichever protocol it speaks."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -8,6 +9,8 @@ from typing import Any
 import pytest
 from haystack.dataclasses import ChatMessage, StreamingChunk
 
+from components import bounded_reading
+from components.breaking import Breaker
 from components.models import repeating
 from components.models.chat_models import ChatModels
 from components.models.errors import (
@@ -17,6 +20,7 @@ from components.models.errors import (
     ModelRequestError,
     ModelUnavailableError,
 )
+from tests.fault_proxy import running_proxy
 from tests.stub_llm import FOREVER, TEXT, Behaviour, StubLLM
 
 QUESTION = [ChatMessage.from_user("How tall is the tower?")]
@@ -218,3 +222,92 @@ def test_who_leaves_the_queue_makes_room(server: dict[str, Any], stub: StubLLM) 
             return (await models.ask_async(None, QUESTION)).text
 
     assert asyncio.run(ask()) == TEXT
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_reply_without_end_is_read_no_further(
+    server: dict[str, Any], stub: StubLLM, streamed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is longer than any reply is an error, for coroutines and threads, and is not asked for again."""
+    monkeypatch.setattr(bounded_reading, "MAX_REPLY_BYTES", 100_000)
+    stub.behaviour = Behaviour(raw=b" " * 5_000_000)
+    error = outcome(server, streamed)
+    models = ChatModels(**server)
+    with pytest.raises(ModelRequestError) as raised:
+        models.ask(None, QUESTION, callback=(lambda chunk: None) if streamed else None)
+    models.close()
+    for each in (error, raised.value):
+        assert isinstance(each, ModelRequestError)
+        assert "more than 100000 bytes" in str(each)
+        assert "more than any reply has" in each.told
+    assert stub.started == 2
+
+
+def test_a_thread_does_not_wait_for_a_reply_that_drips(server: dict[str, Any], stub: StubLLM) -> None:
+    """The time holds for the whole reply, though each byte of it comes in time."""
+    with running_proxy(stub.url) as proxy:
+        proxy.drip(0.005)
+        models = ChatModels(**{**server, "url": proxy.url(server["url"])}, timeout=0.3)
+        begin = time.monotonic()
+        for callback in (None, lambda chunk: None):
+            with pytest.raises(GenerationTimeoutError):
+                models.ask(None, QUESTION, callback=callback)
+        assert time.monotonic() - begin < 8
+        models.close()
+
+
+@pytest.mark.parametrize(("seconds", "calls"), [("1", 2), ("7", 1)])
+def test_a_busy_server_is_asked_again_when_it_says_and_not_after_long(
+    server: dict[str, Any], stub: StubLLM, seconds: str, calls: int
+) -> None:
+    """A pause that is short is waited for; of a long one the caller is told, who may have something better to do."""
+    stub.behaviour = lambda _: Behaviour(status=429 if stub.started == 1 else 200, retry_after=seconds)
+    begin = time.monotonic()
+    reply = outcome(server, streamed=False)
+    took = time.monotonic() - begin
+    assert stub.started == calls
+    if calls == 2:
+        assert isinstance(reply, ChatMessage)
+        assert took >= 1
+    else:
+        assert isinstance(reply, ModelBusyError)
+        assert reply.retry_after == 7
+
+
+@pytest.mark.parametrize("fault", [Behaviour(status=503), Behaviour(delay=FOREVER)], ids=["503", "hangs"])
+def test_a_server_that_keeps_failing_is_left_alone_and_taken_back(
+    server: dict[str, Any], stub: StubLLM, fault: Behaviour, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After some failures callers are refused at once, without a call; when the server is well again, one finds out."""
+    monkeypatch.setattr(repeating, "RETRY_SECONDS", 0.01)
+    stub.behaviour = fault
+
+    async def scenario() -> None:
+        breaker = Breaker("the model's server", failures=2, seconds=0.5)
+        async with opened(server, timeout=0.2, breaker=breaker) as models:
+            for _ in range(2):
+                with pytest.raises(ModelError):
+                    await models.ask_async(None, QUESTION)
+            before = stub.started
+            begin = time.monotonic()
+            with pytest.raises(ModelUnavailableError) as raised:
+                await models.ask_async(None, QUESTION)
+            assert time.monotonic() - begin < 0.1
+            assert stub.started == before
+            assert raised.value.retry_after == 1
+            assert "kept failing" in raised.value.told
+            stub.behaviour = Behaviour()
+            await asyncio.sleep(0.5)
+            assert breaker.state == "half-open"
+            assert (await models.ask_async(None, QUESTION)).text == TEXT
+            assert breaker.state == "closed"
+
+    asyncio.run(scenario())
+
+
+def test_a_request_that_is_refused_opens_no_breaker(server: dict[str, Any], stub: StubLLM) -> None:
+    """What is wrong with a caller's request is no sign that the server fails."""
+    stub.behaviour = Behaviour(status=400)
+    breaker = Breaker("the model's server", failures=1)
+    outcome(server, False, breaker=breaker)
+    assert breaker.state == "closed"

@@ -15,7 +15,7 @@ from tests.serve.conftest import RunningServer, finished, log_lines
 from tests.serve.doors import DOORS, Door
 from tests.stub_llm import FOREVER, Behaviour, StubLLM
 
-STATUSES = {"model-failed": 502, "model-busy": 503, "model-timeout": 504}
+STATUSES = {"model-failed": 502, "model-busy": 503, "model-timeout": 504, "model-unavailable": 503}
 # These have begun their answer before the model is asked, or give one that holds problems.
 BEGUN = ("query streamed", "query by URL streamed", "batch", "mcp")
 
@@ -29,6 +29,7 @@ def server(
         port=0,
         llm_timeout=1,
         llm_concurrency=len(DOORS),
+        breaker_failures=1_000,
         **stub.settings(request.param),
     )
     running = RunningServer(settings)
@@ -115,6 +116,7 @@ def test_a_slow_model_is_waited_for(server: RunningServer, stub: StubLLM, behavi
         pytest.param(Behaviour(text=""), "model-failed", id="empty"),
         pytest.param(Behaviour(status=429), "model-busy", id="429"),
         pytest.param(Behaviour(status=401), "model-failed", id="401"),
+        pytest.param(Behaviour(status=404), "model-unavailable", id="no such model"),
         pytest.param(Behaviour(status=500), "model-failed", id="500"),
         pytest.param(Behaviour(delay=FOREVER), "model-timeout", id="hangs"),
         pytest.param(Behaviour(hang_after=3), "model-timeout", id="hangs in mid-reply"),
