@@ -5,6 +5,7 @@ import { commandBox, curlCommand } from "./curl.js";
 import { el, fill, foreign, hint, say, seconds, visible } from "./dom.js";
 import { askedModel, dataOf, notesOf, sourcesOf, usageOf, withMarkers } from "./result.js";
 import { Searches } from "./searches.js";
+import { nameOf } from "./tenants.js";
 import { timesTable } from "./times.js";
 
 const BROKEN_OFF = { title: "Broken off", detail: "The answer broke off before its end." };
@@ -37,7 +38,7 @@ export class AnswerPanel {
     this.element = el(
       "article",
       { class: "panel", "aria-labelledby": id },
-      el("h3", { id }, mode.name, " · ", foreign(asked.tenant_id)),
+      el("h3", { id }, mode.name, " · ", foreign(nameOf(asked.tenant_id))),
       el("p", { class: "asked text", dir: "auto" }, foreign(asked.q)),
       this.status,
       this.answer,

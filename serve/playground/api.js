@@ -1,6 +1,7 @@
 // Talking to the service: plain requests, problems (RFC 9457) and server-sent events.
 
 import { el, foreign, hint } from "./dom.js";
+import { keyHeaders, needsKey } from "./key.js";
 
 /** What the service, or the way to it, did not do. */
 export class Problem extends Error {
@@ -18,6 +19,8 @@ export class Problem extends Error {
 
 const NO_PROBLEM = "this is no problem document; something between this page and the service may have made it.";
 const UNREACHABLE = "The service cannot be reached, or the connection broke off. Look whether it still runs.";
+const KEY_ADVICE = "Write a key into the field API key at the top of this page; who runs the service gives them.";
+const AGAIN = 1000;
 
 /** Make a URL of the service, relative to the page. */
 export function serviceUrl(path, parameters = {}) {
@@ -28,10 +31,12 @@ export function serviceUrl(path, parameters = {}) {
   return url.href;
 }
 
-/** Turn an answer's body into a problem. */
+/** Turn an answer's body into a problem; tells the page when a key is what it needs. */
 export function problemOf(status, text, requestId) {
   try {
-    return new Problem(JSON.parse(text), requestId);
+    const problem = new Problem(JSON.parse(text), requestId);
+    if (needsKey(problem)) dispatchEvent(new Event("keyneeded"));
+    return problem;
   } catch {
     const detail = `The answer has the status ${status}, and ${NO_PROBLEM}`;
     return new Problem({ title: "Error", detail }, requestId);
@@ -46,7 +51,7 @@ export function problemOf(status, text, requestId) {
 export async function send(url, options = {}) {
   let response;
   try {
-    response = await fetch(url, options);
+    response = await fetch(url, { ...options, headers: { ...options.headers, ...keyHeaders() } });
   } catch (error) {
     throw explained(error);
   }
@@ -60,17 +65,40 @@ export const getJSON = async (path, parameters) => (await send(serviceUrl(path, 
 /**
  * Read server-sent events as they come.
  * @param {Response} response the answer.
- * @yields {{kind: string, data: any}} each event, its data parsed.
+ * @yields {{kind: string, data: any, id: string|null}} each event, its data parsed.
  */
 export async function* eventsOf(response) {
-  let event = { kind: "message", data: "" };
+  let event = { kind: "message", data: "", id: null };
   for await (const line of linesOf(response)) {
     const [, field, value] = /^([^:]*):? ?(.*)$/s.exec(line);
     if (line === "") {
-      if (event.data) yield { kind: event.kind, data: JSON.parse(event.data) };
-      event = { kind: "message", data: "" };
+      if (event.data) yield { ...event, data: JSON.parse(event.data) };
+      event = { kind: "message", data: "", id: null };
     } else if (field === "event") event.kind = value;
     else if (field === "data") event.data += value;
+    else if (field === "id") event.id = value;
+  }
+}
+
+/**
+ * Read server-sent events, and go on where they were when the connection breaks, as `EventSource` does; that one can
+ * send no key.
+ * @param {string} url where they are told.
+ * @yields {{kind: string, data: any, id: string|null}} each event.
+ * @throws {Problem} if the service does not tell them.
+ */
+export async function* eventsAgain(url) {
+  for (let last = null; ; await new Promise((resolve) => setTimeout(resolve, AGAIN))) {
+    try {
+      const response = await send(url, { headers: last === null ? {} : { "Last-Event-ID": last } });
+      if (response.status === 204) return;
+      for await (const event of eventsOf(response)) {
+        last = event.id ?? last;
+        yield event;
+      }
+    } catch (problem) {
+      if (!problem.lost) throw problem;
+    }
   }
 }
 
@@ -94,7 +122,7 @@ async function* linesOf(response) {
 }
 
 /** Show a problem. */
-export function problemBox(problem, advice = null) {
+export function problemBox(problem, advice = needsKey(problem) ? KEY_ADVICE : null) {
   return el(
     "div",
     { class: "problem", role: "alert" },
@@ -107,5 +135,5 @@ export function problemBox(problem, advice = null) {
 
 function explained(error) {
   if (error.name === "AbortError" || error instanceof Problem) return error;
-  return new Problem({ title: "No connection", detail: UNREACHABLE }, null);
+  return Object.assign(new Problem({ title: "No connection", detail: UNREACHABLE }, null), { lost: true });
 }

@@ -4,8 +4,9 @@ import { AnswerPanel } from "./answer.js";
 import { getJSON, problemBox } from "./api.js";
 import { el, fill, foreign } from "./dom.js";
 import { Holdings } from "./holdings.js";
+import { hasKey, useKey } from "./key.js";
 import { watchService } from "./service.js";
-import { offerTenants, rememberTenant } from "./tenants.js";
+import { nameOf, offerTenants, rememberTenant } from "./tenants.js";
 import { Upload } from "./uploads.js";
 
 const at = (id) => document.getElementById(id);
@@ -17,9 +18,11 @@ const holdings = new Holdings(at("holdings"), (name) => rememberTenant(name, at(
 const modes = new Map();
 // Long enough for the next key: not every beginning of a name is looked up.
 const TYPING = 300;
+const DEFAULT = "default";
 let panels = [];
 
-const tenant = () => fields.tenant.value.trim() || "default";
+// A key of one tenant need not name it.
+const tenant = () => fields.tenant.value.trim() || (hasKey() ? null : DEFAULT);
 
 function option(value, text = value) {
   return el("option", { value }, text);
@@ -62,7 +65,8 @@ function describeModes() {
 }
 
 function body(mode) {
-  const asked = { q: fields.question.value, mode: mode.name, tenant_id: tenant() };
+  const asked = { q: fields.question.value, mode: mode.name };
+  if (tenant()) asked.tenant_id = tenant();
   if (fields.model.value && mode.inputs.includes("model")) asked.model = fields.model.value;
   if (fields.k.value && mode.inputs.includes("top_k")) asked.k = Number(fields.k.value);
   return asked;
@@ -121,8 +125,29 @@ async function loadModes() {
 }
 
 function showTenant() {
-  fill(at("owner"), foreign(tenant()));
+  fill(at("owner"), foreign(nameOf(tenant())));
   holdings.show(tenant());
+}
+
+const [access, key, forget] = ["access", "key", "forget"].map(at);
+
+function showAccess() {
+  access.hidden = false;
+  forget.hidden = !hasKey();
+  at("key-hint").textContent = hasKey() ? "A key is in use in this tab." : "This service asks for an API key.";
+}
+
+/** Begin anew with another key, or with none. */
+async function takeKey(given) {
+  useKey(given);
+  key.value = "";
+  fill(answers);
+  // The field's first value is nobody's choice; the key knows its tenant.
+  if (given !== null && fields.tenant.value === DEFAULT) fields.tenant.value = "";
+  showAccess();
+  watch();
+  await loadModes();
+  showTenant();
 }
 
 function upload(chosen) {
@@ -148,6 +173,12 @@ form.addEventListener("change", () => {
   keep();
   describeModes();
 });
+access.addEventListener("submit", (event) => {
+  event.preventDefault();
+  if (key.value.trim()) takeKey(key.value.trim());
+});
+forget.addEventListener("click", () => takeKey(null));
+addEventListener("keyneeded", showAccess);
 let typing;
 fields.tenant.addEventListener("input", () => {
   clearTimeout(typing);
@@ -172,6 +203,10 @@ addEventListener("drop", (event) => {
   upload(event.dataTransfer.files);
 });
 
+if (hasKey()) {
+  fields.tenant.value = "";
+  showAccess();
+}
 restore("tenant", "k", "question");
 watch();
 offerTenants(at("tenants"));

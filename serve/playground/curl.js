@@ -1,6 +1,10 @@
 // A request as a curl command.
 
 import { button, codeBlock, el, visibleJSON } from "./dom.js";
+import { hasKey } from "./key.js";
+
+// Never the key itself: commands are passed on, and shells remember them.
+const KEY = '-H "Authorization: Bearer $THRESHER_API_KEY"';
 
 /** Quote a word for a POSIX shell: inside single quotes nothing has a meaning but the quote itself. */
 const quoted = (word) => `'${word.replaceAll("'", `'\\''`)}'`;
@@ -14,6 +18,7 @@ const quoted = (word) => `'${word.replaceAll("'", `'\\''`)}'`;
 export function curlCommand(url, body) {
   return [
     `curl -X POST ${quoted(url)}`,
+    ...(hasKey() ? [KEY] : []),
     `-H ${quoted("Content-Type: application/json")}`,
     `--data-raw ${quoted(visibleJSON(body))}`,
   ].join(" \\\n  ");

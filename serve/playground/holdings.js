@@ -2,6 +2,7 @@
 
 import { getJSON, problemBox } from "./api.js";
 import { button, count, el, fill, foreign, hint, visible } from "./dom.js";
+import { nameOf } from "./tenants.js";
 
 const PAGE = 50;
 const DEFAULT = "default";
@@ -33,9 +34,9 @@ async function contentOf(tenant, found) {
   try {
     const { items, next } = await pageOf(tenant, null);
     if (!items.length) return [nothingYet(tenant)];
-    found(tenant);
+    if (tenant) found(tenant);
     const list = el("ul", { class: "plain holdings" }, ...items.map(documentItem));
-    return [el("h3", {}, "What ", foreign(tenant), " holds"), list, next && moreButton(tenant, list, next)];
+    return [el("h3", {}, "What ", foreign(nameOf(tenant)), " holds"), list, next && moreButton(tenant, list, next)];
   } catch (problem) {
     return [problem.kind === "unknown-tenant" ? nothingYet(tenant) : problemBox(problem)];
   }
@@ -64,12 +65,12 @@ function documentItem({ document_id, title, chunks }) {
 }
 
 function nothingYet(tenant) {
-  const command = el("code", {}, ...visible(`thresher ingest FILES --tenant ${tenant}`));
+  const command = el("code", {}, ...visible(`thresher ingest FILES --tenant ${tenant ?? "NAME"}`));
   const demo = el("p", {}, el("code", {}, "make demo"), " gives some to the tenant ", DEMO(), ".");
   return el(
     "div",
     {},
-    el("p", {}, "The tenant ", foreign(tenant), " has no documents yet. Upload some above, or with this command:"),
+    el("p", {}, "The tenant ", foreign(nameOf(tenant)), " has no documents yet. Upload some above, or with this command:"),
     el("p", {}, command),
     // Whoever opens the page for the first time has not chosen this tenant.
     tenant === DEFAULT ? demo : null,

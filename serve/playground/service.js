@@ -2,6 +2,7 @@
 
 import { serviceUrl } from "./api.js";
 import { count, el, foreign } from "./dom.js";
+import { keyHeaders } from "./key.js";
 
 const WAIT = 2000;
 
@@ -23,7 +24,7 @@ export async function watchService(place, told) {
 async function stateOf() {
   try {
     // A service that is not ready says so with a 503 and the same body.
-    return await (await fetch(serviceUrl("ready"))).json();
+    return await (await fetch(serviceUrl("ready"), { headers: keyHeaders() })).json();
   } catch {
     return null;
   }

@@ -5,6 +5,9 @@ import { el, fill } from "./dom.js";
 const KEY = "thresher.tenants";
 const MOST = 10;
 
+/** Name a tenant for people; null is the one of the API key. */
+export const nameOf = (tenant) => tenant ?? "the key's tenant";
+
 /** Offer the tenants in a list of suggestions. */
 export function offerTenants(list) {
   fill(list, ...remembered().map((name) => el("option", { value: name })));

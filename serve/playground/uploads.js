@@ -1,7 +1,9 @@
 // Uploading files, and following the job that indexes them.
 
-import { Problem, problemBox, problemOf, send, serviceUrl } from "./api.js";
+import { eventsAgain, Problem, problemBox, problemOf, send, serviceUrl } from "./api.js";
 import { button, count, el, foreign, hint, say } from "./dom.js";
+import { keyHeaders } from "./key.js";
+import { nameOf } from "./tenants.js";
 
 const NOT_SENT = {
   title: "Not sent",
@@ -28,7 +30,7 @@ export class Upload {
       "li",
       { class: "upload" },
       el("strong", {}, foreign(name)),
-      hint(" for ", foreign(tenant)),
+      hint(" for ", foreign(nameOf(tenant))),
       this.bar,
       this.said,
       this.outcomes,
@@ -43,6 +45,7 @@ export class Upload {
     // `fetch` does not tell how much of a body is sent.
     const request = new XMLHttpRequest();
     request.open("POST", serviceUrl("ingest/files", { tenant_id: this.tenant }));
+    for (const [name, value] of Object.entries(keyHeaders())) request.setRequestHeader(name, value);
     request.upload.onprogress = ({ loaded, total }) => {
       this.bar.value = loaded / total;
       say(this.said, loaded < total ? "Sending…" : "Waiting for the service…");
@@ -58,9 +61,8 @@ export class Upload {
     request.send(form);
   }
 
-  follow(job) {
+  async follow(job) {
     const parameters = { tenant_id: this.tenant };
-    const events = new EventSource(serviceUrl(`ingest/${job.job_id}/events`, parameters));
     this.cancel.onclick = async () => {
       try {
         await send(serviceUrl(`ingest/${job.job_id}`, parameters), { method: "DELETE" });
@@ -69,19 +71,19 @@ export class Upload {
       }
     };
     this.progress(job);
-    events.addEventListener("progress", ({ data }) => this.progress(JSON.parse(data)));
-    events.addEventListener("source", ({ data }) => this.outcome(JSON.parse(data)));
-    for (const ending of ENDINGS) {
-      events.addEventListener(ending, ({ data }) => {
-        events.close();
-        this.ended(JSON.parse(data));
-      });
+    try {
+      for await (const { kind, data } of eventsAgain(serviceUrl(`ingest/${job.job_id}/events`, parameters))) {
+        if (kind === "progress") this.progress(data);
+        else if (kind === "source") this.outcome(data);
+        else if (ENDINGS.includes(kind)) {
+          this.ended(data);
+          return;
+        }
+      }
+    } catch (problem) {
+      if (!(problem instanceof Problem)) throw problem;
     }
-    events.addEventListener("error", () => {
-      // Otherwise the browser connects again by itself, and the service goes on where it was.
-      if (events.readyState !== EventSource.CLOSED) return;
-      this.end(`The service does not tell any more how far the job ${job.job_id} is.`);
-    });
+    this.end(`The service does not tell any more how far the job ${job.job_id} is.`);
   }
 
   progress({ progress, total, documents_ok, documents_skipped, documents_failed }) {
