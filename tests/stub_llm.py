@@ -53,6 +53,8 @@ class StubLLM:
         self.behaviour: Behaviour | Callable[[dict[str, Any]], Behaviour] = Behaviour()
         self.requests: list[dict[str, Any]] = []
         """The bodies of the calls, in the order in which they came."""
+        self.headers: list[dict[str, str]] = []
+        """Their headers, by names in lower case."""
         self.started = self.finished = self.aborted = self.peak = 0
         self.url = ""
 
@@ -101,7 +103,12 @@ class StubLLM:
             writer.close()
 
     async def _exchange(
-        self, path: str, body: dict[str, Any], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self,
+        path: str,
+        body: dict[str, Any],
+        headers: dict[str, str],
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
     ) -> bool:
         """:returns: Whether the connection can be used again."""
         names = {"/v1/models": {"data": [{"id": "stub"}]}, "/api/tags": {"models": [{"name": "stub:latest"}]}}
@@ -111,6 +118,7 @@ class StubLLM:
         self.started += 1
         self.peak = max(self.peak, self.running)
         self.requests.append(body)
+        self.headers.append(headers)
         behaviour = self.behaviour(body) if callable(self.behaviour) else self.behaviour
         reply = asyncio.create_task(_reply(_Protocol(path, body), behaviour, writer))
         gone = asyncio.create_task(reader.read(1))
@@ -224,16 +232,16 @@ async def _send(
     await writer.drain()
 
 
-async def _read(reader: asyncio.StreamReader) -> tuple[str, dict[str, Any]] | None:
+async def _read(reader: asyncio.StreamReader) -> tuple[str, dict[str, Any], dict[str, str]] | None:
     """Read a request, or None where the connection has ended."""
     if not (line := await reader.readline()):
         return None
-    length = 0
+    headers: dict[str, str] = {}
     while (header := await reader.readline()).strip():
         name, _, value = header.decode().partition(":")
-        length = int(value) if name.lower() == "content-length" else length
-    body = await reader.readexactly(length)
-    return line.split()[1].decode(), json.loads(body) if body else {}
+        headers[name.lower()] = value.strip()
+    body = await reader.readexactly(int(headers.get("content-length", 0)))
+    return line.split()[1].decode(), json.loads(body) if body else {}, headers
 
 
 def _line(data: dict[str, Any]) -> bytes:

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ import pytest
 import uvicorn
 
 from serve import server
+from serve.access import Role
+from serve.access.key_file import KeyFile
+from serve.access.keys import new_key
 from serve.app import create_app
 from settings import Settings
 
@@ -90,3 +94,64 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
         job = running.post("/ingest/", json={"tenant_id": "acme", "documents": documents}).json()
         assert finished(running, job)["status"] == "done"
         yield running
+
+
+CANARY = "zqxcanary"
+"""Stands in all that the tenant `globex` holds, and in nothing that anybody else may see."""
+
+
+@dataclass(frozen=True)
+class KeyedServer:
+    """A service that asks for keys, with documents of two tenants."""
+
+    client: httpx.Client
+    """Shows no key by itself."""
+    secrets: dict[str, str]
+    """`acme` and `globex` may ask and ingest for themselves, `both` for both, `reader`, `writer` and `admin` have one
+    role each for acme, `operator` may do everything for everyone."""
+    keys: KeyFile
+    jobs: dict[str, str]
+    """The job that brought each tenant's documents."""
+
+    def shown(self, who: str) -> dict[str, str]:
+        """The headers with somebody's key."""
+        return {"Authorization": f"Bearer {self.secrets[who]}"}
+
+
+def make_keys(file: KeyFile) -> dict[str, str]:
+    """The keys of `KeyedServer`."""
+    acme, globex, everyday = ["acme"], ["globex"], [Role.QUERY, Role.INGEST]
+    kinds: dict[str, tuple[list[str], list[Role]]] = {
+        "acme": (acme, everyday),
+        "globex": (globex, everyday),
+        "both": (acme + globex, everyday),
+        "reader": (acme, [Role.QUERY]),
+        "writer": (acme, [Role.INGEST]),
+        "admin": (acme, [Role.ADMIN]),
+        "operator": (["*"], list(Role)),
+    }
+    secrets = {}
+    for name, (tenants, roles) in kinds.items():
+        secrets[name], kept = new_key(tenants, roles, name)
+        file.add(kept)
+    return secrets
+
+
+@pytest.fixture(scope="session")
+def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeyedServer]:
+    settings = without_llm(tmp_path_factory.mktemp("keyed"), max_body_bytes=3_000_000, trace_store=True)
+    keys = KeyFile(settings.keys_file)
+    secrets = make_keys(keys)
+    with RunningServer(settings) as running:
+        jobs: dict[str, str] = {}
+        service = KeyedServer(running, secrets, keys, jobs)
+        for tenant, tower in (("acme", "Eiffel Tower"), ("globex", f"Tower of {CANARY}")):
+            text = f"The {tower} in Paris is 330 metres tall."
+            document = {"id": "tower", "text": text, "title": tower, "meta": {"place": tower}}
+            headers = service.shown(tenant)
+            job = running.post("/ingest/", json={"documents": [document]}, headers=headers).json()
+            running.headers.update(headers)
+            assert finished(running, job)["status"] == "done"
+            del running.headers["Authorization"]
+            jobs[tenant] = job["job_id"]
+        yield service
