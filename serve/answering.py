@@ -3,6 +3,7 @@
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Unpack
 
@@ -20,6 +21,12 @@ from serve.limiting.limits import CallerLimits
 from serve.telemetry import current_request_id
 from serve.watching import FinishedRun, RunWatcher, tell
 from settings import Settings
+
+
+@dataclass
+class _Outcome:
+    result: QueryResult | None = None
+    first_token: float | None = None
 
 
 class Answering:
@@ -74,10 +81,10 @@ class Answering:
         """
         self._check(query, inputs)
         asked = self.registry[mode]
-        with self._watched(mode, query, history, inputs) as results:
+        with self._watched(mode, query, history, inputs) as outcome:
             async with self._admitted(inputs, timeout, patient) as seconds:
                 result = await asked.run_async(query, history, seconds, **inputs)
-            results.append(result)
+            outcome.result = result
         timing.note(result)
         return result
 
@@ -113,31 +120,33 @@ class Answering:
         timeout: float | None,
         inputs: RunInputs,
     ) -> AsyncGenerator[StreamEvent, None]:
-        with self._watched(mode.name, query, history, inputs) as results:
+        with self._watched(mode.name, query, history, inputs) as outcome:
             async with (
                 self._admitted(inputs, timeout) as seconds,
                 aclosing(mode.stream(query, history, seconds, **inputs)) as events,
             ):
                 async for event in events:
                     if isinstance(event.data, QueryResult):
-                        results.append(event.data)
+                        outcome.result = event.data
+                    elif event.kind == "token" and outcome.first_token is None:
+                        outcome.first_token = time.perf_counter()
                     yield event
 
     @contextmanager
     def _watched(
         self, mode: str, query: str, history: Sequence[ChatMessage], inputs: RunInputs
-    ) -> Iterator[list[QueryResult]]:
-        """Tell the watchers of what runs inside; it puts its result into the list."""
-        results: list[QueryResult] = []
+    ) -> Iterator[_Outcome]:
+        """Tell the watchers of what runs inside, which notes its outcome."""
+        outcome = _Outcome()
         error: BaseException | None = None
         started_at, begin = datetime.now(UTC), time.perf_counter()
         try:
-            yield results
+            yield outcome
         except BaseException as raised:
             error = raised
             raise
         finally:
-            result = results[0] if results else None
+            result, first = outcome.result, outcome.first_token
             seconds = time.perf_counter() - begin
             request_id = current_request_id()
             run = FinishedRun(
@@ -150,6 +159,7 @@ class Answering:
                 seconds,
                 result,
                 None if result else error,
+                None if first is None else first - begin,
             )
             tell(self.watchers, run)
 
