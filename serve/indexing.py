@@ -61,7 +61,7 @@ def open_queue(
 
     @contextmanager
     def bind(job: JobInput, check: Callable[[], None]) -> Iterator[None]:
-        with bound_request_id(job.request_id or None), tracing.job(job), activity.paced(check):
+        with bound_request_id(job.request_id or None, job.run_id), tracing.job(job), activity.paced(check):
             yield
 
     def work(job: JobInput, sources: list[LoadedSource]) -> list[SourceResult]:

@@ -5,7 +5,8 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from types import TracebackType
 from typing import Any, TextIO
 from urllib.parse import urlsplit
@@ -13,10 +14,9 @@ from urllib.parse import urlsplit
 import loguru
 from pydantic import SecretStr
 
-from serve.telemetry.binding import current_request_id
+from serve.telemetry.binding import bound_request_id, current_request_id, request_of
 from serve.telemetry.forms import ConsoleFormatter, JsonFormatter
 from serve.telemetry.redaction import Redactor
-from serve.tracing.context import current_trace_ids
 from settings import LogFormat, Settings
 
 logger = logging.getLogger("thresher.process")
@@ -32,20 +32,29 @@ def log_as_set(settings: Settings) -> None:
 
     :param settings: have the level, the form, and secrets that no line may hold.
     """
-    configure_logging(settings.log_level, settings.log_format, _secrets(settings))
+    # Takes long to import, and a command that only asks a service makes no traces.
+    from serve.tracing.context import current_trace_ids
+
+    configure_logging(settings.log_level, settings.log_format, _secrets(settings), current_trace_ids)
 
 
-def configure_logging(level: str, form: LogFormat = "console", secrets: Iterable[str] = ()) -> None:
+def configure_logging(
+    level: str,
+    form: LogFormat = "console",
+    secrets: Iterable[str] = (),
+    trace_ids: Callable[[], tuple[str, str] | None] = lambda: None,
+) -> None:
     """
     Send every library's log lines to standard error in one form.
 
     :param level: least severe level that is shown.
     :param form: how a line looks.
     :param secrets: what no line may hold, word for word.
+    :param trace_ids: names the trace and the span that are worked on.
     """
     handler = _LineHandler(sys.stderr)
     handler.setFormatter(_formatter(form, Redactor(secrets)))
-    handler.addFilter(_remember_ids)
+    handler.addFilter(partial(_remember_ids, trace_ids))
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)
@@ -113,17 +122,15 @@ def _formatter(form: LogFormat, redactor: Redactor) -> logging.Formatter:
     return ConsoleFormatter(redactor) if logs_for_people(form) else JsonFormatter(redactor)
 
 
-def _remember_ids(record: logging.LogRecord) -> bool:
+def _remember_ids(trace_ids: Callable[[], tuple[str, str] | None], record: logging.LogRecord) -> bool:
     # When the record is made, not when it is written: a handler may write from another thread.
-    record.ids = dict(_current_ids())
-    return True
-
-
-def _current_ids() -> Iterator[tuple[str, str]]:
+    ids: dict[str, str] = {}
     if request_id := current_request_id():
-        yield "request_id", request_id
-    if ids := current_trace_ids():
-        yield from zip(("trace_id", "span_id"), ids, strict=True)
+        ids["request_id"] = request_id
+    if named := trace_ids():
+        ids |= zip(("trace_id", "span_id"), named, strict=True)
+    record.ids = ids
+    return True
 
 
 def _secrets(settings: Settings) -> Iterator[str]:
@@ -174,27 +181,23 @@ class _LoguruForwarder:
             if now - self._shown.get(record["message"], -_REPEAT_SECONDS) < _REPEAT_SECONDS:
                 return
             self._shown[record["message"]] = now
-        _forward(record)
+        with bound_request_id(request_of(str(record["extra"].get("run_id"))) or current_request_id()):
+            _forward(record)
 
 
 def _forward(record: "loguru.Record") -> None:
     logger = logging.getLogger(record["name"] or "hayhooks")
-    if logger.isEnabledFor(record["level"].no):
-        exception = record["exception"]
-        why = record["extra"].get("error") or record["extra"].get("reason")
-        logger.handle(
-            logger.makeRecord(
-                logger.name,
-                record["level"].no,
-                record["file"].path,
-                record["line"],
-                f"{record['message']}: {why}" if why and not exception else record["message"],
-                (),
-                (exception.type, exception.value, exception.traceback)
-                if exception and exception.type
-                else None,  # type: ignore[arg-type]
-            )
-        )
+    if not logger.isEnabledFor(record["level"].no):
+        return
+    message, error = record["message"], record["exception"] and record["exception"].value
+    if error is not None and current_request_id() is None:
+        # Whose it is can't be told, so neither can its message.
+        message, error = f"{message}: {type(error).__name__}", None
+    elif error is None and (why := record["extra"].get("error") or record["extra"].get("reason")):
+        message = f"{message}: {why}"
+    place = (record["file"].path, record["line"])
+    told = None if error is None else (type(error), error, error.__traceback__)
+    logger.handle(logger.makeRecord(logger.name, record["level"].no, *place, message, (), told))
 
 
 def _is_news(record: logging.LogRecord) -> bool:
