@@ -97,6 +97,15 @@ PROBLEMS: dict[str, tuple[str, ...]] = {
     "POST /v1/chat/completions": _ASKED,
     "POST /v1/responses": _ASKED,
 }
+# They answer with events instead of JSON where they are asked for them.
+_STREAMED = ("POST /query/", "GET /query/", "POST /v1/chat/completions", "POST /v1/responses")
+_EVENTS = {
+    "itemSchema": {
+        "type": "object",
+        "properties": {name: {"type": "string"} for name in ("event", "data", "id")},
+        "required": ["data"],
+    }
+}
 _WAITING = (429, 503)
 _REQUEST_ID = {
     "description": "The request's id, which every log line about it has.",
@@ -185,7 +194,10 @@ def _complete(document: dict[str, Any]) -> None:
             responses = operation["responses"]
             # FastAPI's guess: its own form of errors, which is not ours.
             responses.pop("422", None)
-            _add(responses, path, problems_of(f"{method.upper()} {path}"))
+            name = f"{method.upper()} {path}"
+            _add(responses, path, problems_of(name))
+            if name in _STREAMED:
+                responses["200"]["content"]["text/event-stream"] = _EVENTS
             for response in responses.values():
                 response.setdefault("headers", {})["X-Request-ID"] = _REQUEST_ID
     for unused in ("HTTPValidationError", "ValidationError"):

@@ -29,7 +29,6 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "model": QueryResponse,
         "description": "The answer; with `stream`, or when events are accepted, the events of its making.",
-        "content": {_EVENTS: {"schema": {"type": "string"}}},
     }
 }
 
