@@ -75,7 +75,7 @@ class QueryTimeoutError(TimeoutError):
         :param stage: the stage, or in a mode without stages the component, that was running.
         """
         doing = f"; {stage} was running" if stage else ""
-        super().__init__(f"there was no answer after {seconds:g} s{doing}")
+        super().__init__(f"there was no answer after {round(seconds, 2):g} s{doing}")
         self.stage = stage
 
 

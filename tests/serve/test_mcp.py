@@ -111,12 +111,12 @@ def modelled(stub: StubLLM, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 def test_every_mode_is_a_tool_with_its_own_inputs(client: httpx.Client) -> None:
-    """Each mode that GET /modes lists is a tool with its description, and takes what its file declares."""
+    """Each mode that GET /modes lists is a tool with its description; it takes what its file declares, and `explain`."""
     tools = tools_of(client)
     for mode in client.get("/modes").json()["items"]:
         tool = tools[mode["name"]]
         assert mode["description"] in (tool.description or "")
-        assert set(tool.inputSchema["properties"]) == set(mode["inputs"]) - {"history"}
+        assert set(tool.inputSchema["properties"]) == {*mode["inputs"], "explain"} - {"history"}
         assert tool.inputSchema["required"] == ["query"]
         assert tool.inputSchema["additionalProperties"] is False
 
@@ -538,7 +538,7 @@ def test_a_search_stage_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     with RunningServer(without_llm(tmp_path, pipelines_dir=stages.parent)) as client:
         [problem] = client.get("/ready").json()["problems"]
         assert "vector_search.yml" in problem
-        assert "'tenant_id'" in problem
+        assert "tenant_id" in problem
         assert "tenant_id" in tools_of(client)["search"].inputSchema["properties"]
 
 
