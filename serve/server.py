@@ -8,6 +8,7 @@ import time
 import uvicorn
 from starlette.types import ASGIApp
 
+from serve.limiting.protocol import protocol_of
 from serve.locking import DataDirLock
 from settings import Settings
 
@@ -148,6 +149,7 @@ def make(app: ASGIApp, bound: socket.socket, lock: DataDirLock, settings: Settin
         log_config=None,
         access_log=False,
         server_header=False,
+        http=protocol_of(settings.max_header_bytes),
         lifespan="on",
         timeout_graceful_shutdown=settings.shutdown_grace,  # type: ignore[arg-type]  # uvicorn only adds it up
     )

@@ -4,6 +4,7 @@ import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -56,8 +57,8 @@ def full(small: httpx.Client, stub: StubLLM) -> Iterator[str]:
 
 def test_a_full_service_refuses_at_every_door_but_waits_with_a_batch(full: str) -> None:
     """One question more of a caller who has one is a 503 that says when to ask again; a batch waits for its turn."""
-    chat = {"messages": [{"role": "user", "content": QUESTION}]}
-    asked = [
+    chat: dict[str, Any] = {"messages": [{"role": "user", "content": QUESTION}]}
+    asked: list[tuple[str, dict[str, Any]]] = [
         ("/query/", {"q": QUESTION}),
         ("/query/", {"q": QUESTION, "stream": True}),
         ("/standard/run", {"query": QUESTION}),
