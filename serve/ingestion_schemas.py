@@ -69,7 +69,7 @@ class DocumentInput(DocumentFields):
 class IngestBody(Request):
     """Documents to ingest, as plain texts or with ids, titles and metadata."""
 
-    tenant_id: TenantID = "default"
+    tenant_id: TenantID | None = None
     pipeline: Text = Field(
         DEFAULT_PIPELINE, description="Which indexing pipeline turns the documents into chunks."
     )

@@ -25,7 +25,7 @@ _UPLOAD_SCHEMA = {
     "required": ["files"],
     "properties": {
         "files": {"type": "array", "items": {"type": "string", "format": "binary"}},
-        "tenant_id": {"type": "string", "default": "default"},
+        "tenant_id": {"type": "string"},
         "pipeline": {"type": "string", "default": DEFAULT_PIPELINE},
         "metadata": {
             "type": "string",
