@@ -32,6 +32,9 @@ _FILE_KEYS = (
     # Hayhooks', which says it for its streaming; it has no effect here.
     "streaming_components",
 )
+_TENANT = "tenant_id"
+# A few lines of anchors that name each other can stand for more than any machine can look at.
+_MOST_VALUES = 20_000
 _COMPONENT_KEYS = ("type", "init_parameters")
 _CONNECTION_KEYS = ("sender", "receiver")
 
@@ -137,6 +140,9 @@ class PipelineFile:
     def _index(self, node: yaml.Node, place: tuple[str | int, ...], within: tuple[int, ...]) -> None:
         line = node.start_mark.line + 1
         self.lines.setdefault(place, line)
+        if len(self.lines) > _MOST_VALUES:
+            message = f"holds more than {_MOST_VALUES} values, with what its anchors stand for each time"
+            raise PipelineFileError([Fault(self.path, line, message)])
         if id(node) in within:
             self.faults.append(Fault(self.path, line, "an anchor holds itself"))
         elif isinstance(node, yaml.MappingNode):
@@ -428,11 +434,33 @@ def _declared_outputs(file: PipelineFile, pipeline: Pipeline, broken: bool) -> d
 
 def _check_all_fed(file: PipelineFile, pipeline: Pipeline, inputs: dict[str, list[str]]) -> None:
     fed = {socket for sockets in inputs.values() for socket in sockets}
+    _check_tenants(file, pipeline, inputs, fed)
     for component, sockets in pipeline.inputs().items():
         for socket, info in sockets.items():
             if info["is_mandatory"] and f"{component}.{socket}" not in fed:
                 message = f"component '{component}' needs '{socket}', which no connection and no input feeds"
                 file.fault(message, "components", component)
+
+
+def _check_tenants(
+    file: PipelineFile, pipeline: Pipeline, inputs: dict[str, list[str]], fed: set[str]
+) -> None:
+    """
+    Let nothing but an input decide whose documents are read, for only what a request names is checked.
+
+    A default would be one tenant's for every caller, and a connection could carry what a caller wrote elsewhere. A
+    stage's own users know an input of it as the tenant's by its name.
+    """
+    for component, sockets in _sockets(pipeline, "inputs").items():
+        if _TENANT in sockets and f"{component}.{_TENANT}" not in fed:
+            message = f"component '{component}' reads a tenant's documents: let an input feed '{component}.{_TENANT}'"
+            file.fault(message, "components", component)
+    for name, places in inputs.items():
+        tenant_fed = any(place.endswith(f".{_TENANT}") for place in places)
+        if tenant_fed and name != _TENANT and file.path.parent.name == "stages":
+            file.fault(
+                f"inputs.{name} feeds a tenant's id, so a stage must call it '{_TENANT}'", "inputs", name
+            )
 
 
 def _sockets(pipeline: Pipeline, side: str) -> dict[str, list[str]]:
