@@ -10,7 +10,7 @@ from typing import Any
 from haystack import Document
 from haystack.dataclasses import ByteStream
 
-from modes.mode import UnsupportedInputError, own_errors
+from modes.failures import UnsupportedInputError, own_errors
 from modes.named import NamedPipeline
 
 INDEXING_INPUTS = ("documents", "sources", "tenant_id")

@@ -14,7 +14,7 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic_core import to_jsonable_python
 
 from modes.checking import CheckedPipeline
-from modes.mode import own_errors
+from modes.failures import own_errors
 from modes.named import NamedPipeline
 from modes.wire_types import UnfitTypeError, wire_type
 

@@ -3,7 +3,8 @@
 from typing import Any, Unpack
 
 from modes.checking import CheckedPipeline
-from modes.mode import RunInputs, own_errors, time_limit
+from modes.failures import own_errors, time_limit
+from modes.mode import RunInputs
 from modes.results import Retrieval, RetrievedDocument
 
 

@@ -22,7 +22,7 @@ from components.retrieving import EmbeddingUnavailableError
 from components.schemas import InvalidSchemaError
 from components.structuring import StructuredAnswerError
 from components.weights.catalogue import WeightsError
-from modes.mode import QueryTimeoutError, UnsupportedInputError
+from modes.failures import QueryTimeoutError, UnsupportedInputError
 from registry import BrokenModeError, UnknownModeError
 from serve import jobs
 from serve.access.errors import ForbiddenError, InvalidKeyError, MissingKeyError, TenantRequiredError

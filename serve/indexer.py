@@ -9,8 +9,8 @@ from contextlib import contextmanager, suppress
 
 from components.converting.errors import EmptySourceError, SourceError
 from components.storing import DocumentState, IndexMismatchError, UnknownTenantError
+from modes.failures import UnsupportedInputError
 from modes.indexing import IndexingPipeline
-from modes.mode import UnsupportedInputError
 from registry import ModeRegistry
 from serve.jobs.faults import JobFailedError
 from serve.jobs.model import (

@@ -12,8 +12,8 @@ from haystack.dataclasses import ByteStream
 
 from components.storing import UnknownTenantError
 from modes.checking import PipelineFileError
+from modes.failures import UnsupportedInputError
 from modes.indexing import IndexingPipeline
-from modes.mode import UnsupportedInputError
 from modes.recording import StreamEvent
 from modes.results import QueryResult, Token
 from registry import BrokenModeError, ModeRegistry, UnknownModeError

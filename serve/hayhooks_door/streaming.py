@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from starlette.exceptions import HTTPException
 
-from modes.mode import QueryTimeoutError
+from modes.failures import QueryTimeoutError
 
 logger = logging.getLogger("thresher.wrapper")
 _END = object()

@@ -7,7 +7,7 @@ import pytest
 from haystack import Document
 from haystack.dataclasses import ChatMessage
 
-from modes.mode import QueryTimeoutError
+from modes.failures import QueryTimeoutError
 from registry import STANDALONE_STAGE, ModeRegistry
 from settings import BUILTIN_PIPELINES, Settings
 from tests.modes.conftest import TOWER, stream

@@ -11,7 +11,7 @@ from haystack.tracing.logging_tracer import LoggingTracer
 from components.budgets import BudgetExceededError
 from components.models.errors import ModelError
 from modes.checking import PipelineFileError
-from modes.mode import QueryTimeoutError
+from modes.failures import QueryTimeoutError
 from modes.results import QueryResult
 from registry import ModeRegistry
 from settings import BUILTIN_PIPELINES

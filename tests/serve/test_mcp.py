@@ -111,7 +111,7 @@ def modelled(stub: StubLLM, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 def test_every_mode_is_a_tool_with_its_own_inputs(client: httpx.Client) -> None:
-    """Each mode that GET /modes lists is a tool with its description; it takes what its file declares, and `explain`."""
+    """Each mode that GET /modes lists is a tool with its description, takes what its file declares, and `explain`."""
     tools = tools_of(client)
     for mode in client.get("/modes").json()["items"]:
         tool = tools[mode["name"]]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from fastapi import HTTPException
 
-from modes.mode import QueryTimeoutError
+from modes.failures import QueryTimeoutError
 from serve.hayhooks_door.conversing import Conversation, Piece, Protocol
 from serve.hayhooks_door.loading import load
 from serve.hayhooks_door.streaming import WrapperError
