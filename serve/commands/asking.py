@@ -25,6 +25,7 @@ Report = Callable[[bool], None]
 
 # With Retry-After they pass: the service has much to do, or another one takes over.
 _PASSING = (429, 503)
+_FULL = (":overloaded", ":rate-limited", ":too-many-requests")
 _TRIES = 5
 _MAX_WAIT_SECONDS = 60.0
 
@@ -69,7 +70,9 @@ class Asking:
 
     async def _outcome(self, http: httpx.AsyncClient, question: AskedQuestion) -> Json:
         problem: Json = {}
-        for _ in range(_TRIES):
+        tries = 0
+        while tries < _TRIES:
+            tries += 1
             url = self._client.url
             try:
                 response = await http.post(f"{url}/query/", content=question.content, headers=_HEADERS)
@@ -84,6 +87,9 @@ class Asking:
             problem, wait = problem_in(response), wait_in(response)
             if response.status_code not in _PASSING or wait is None:
                 break
+            if str(problem.get("type")).endswith(_FULL):
+                # It answers others meanwhile, mostly our own.
+                tries -= 1
             await asyncio.sleep(min(wait, _MAX_WAIT_SECONDS))
         return {"problem": problem}
 
