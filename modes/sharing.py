@@ -9,10 +9,10 @@ from types import MappingProxyType
 from typing import Any
 
 import networkx  # type: ignore[import-untyped]
-from haystack import Pipeline, tracing
+from haystack import Pipeline
 from haystack.core.component.types import InputSocket
 from haystack.core.errors import PipelineRuntimeError
-from haystack.tracing.tracer import NullTracer
+from haystack.tracing import tracer
 
 from components.budgets import Limits, limited
 from components.events import emit
@@ -27,7 +27,7 @@ class SharingPipeline(Pipeline):
     Haystack asks of components too, they must not change a document or message they are given.
 
     Everything else is Haystack's, and what is not a plain graph (cycles, variadic sockets, converting connections)
-    or is being traced is left to it.
+    is left to it. Haystack's tracer is told of each component either way.
 
     Usage example:
     ```python
@@ -107,8 +107,7 @@ class SharingPipeline(Pipeline):
 
     def _plan_for(self, data: dict[str, Any]) -> "_Plan | None":
         plan = self._planned()
-        traced = not isinstance(tracing.tracer.actual_tracer, NullTracer)
-        return None if plan is None or traced or not data.keys() <= plan.keys() else plan
+        return None if plan is None or not data.keys() <= plan.keys() else plan
 
     def _planned(self) -> "_Plan | None":
         graph = (list(self.graph.nodes), list(self.graph.edges(keys=True)))
@@ -197,9 +196,9 @@ class _Run:
     def take_turn(self, step: _Step) -> None:
         """Run a component whose turn it is, unless it lacks an input."""
         if self._runs(step):
-            with _failures_of(step.name, step.instance):
-                outputs = step.instance.run(**self._given(step))
-            self._hand_on(step, outputs)
+            with _failures_of(step.name, step.instance), _traced(step, self._given(step)) as call:
+                call.outputs = step.instance.run(**call.inputs)
+            self._hand_on(step, call.outputs)
 
     async def _turn(self, step: _Step) -> list[str]:
         """Run a component, unless it lacks an input; give those whose turn comes next."""
@@ -207,11 +206,12 @@ class _Run:
             async with self._slots:
                 await _own_turn()
                 async with _under_way(step.name, step.instance, self._limits.get(step.name)):
-                    if hasattr(step.instance, "run_async"):
-                        outputs = await step.instance.run_async(**self._given(step))
-                    else:
-                        outputs = await asyncio.to_thread(step.instance.run, **self._given(step))
-            self._hand_on(step, outputs)
+                    with _traced(step, self._given(step)) as call:
+                        if hasattr(step.instance, "run_async"):
+                            call.outputs = await step.instance.run_async(**call.inputs)
+                        else:
+                            call.outputs = await asyncio.to_thread(step.instance.run, **call.inputs)
+            self._hand_on(step, call.outputs)
         for _, receiver, _ in step.receivers:
             self._awaited[receiver] -= 1
         receivers = dict.fromkeys(receiver for _, receiver, _ in step.receivers)
@@ -233,6 +233,26 @@ class _Run:
         taken = () if step.name in self._kept else {socket for socket, *_ in step.receivers}
         if left := {socket: value for socket, value in outputs.items() if socket not in taken}:
             self.outputs[step.name] = left
+
+
+@dataclass
+class _Call:
+    inputs: dict[str, Any]
+    outputs: Any = None
+
+
+@contextmanager
+def _traced(step: _Step, inputs: dict[str, Any]) -> Iterator[_Call]:
+    """Make a span of a component's turn, with the words that Haystack has for it."""
+    call = _Call(inputs)
+    tags = {
+        "haystack.component.name": step.name,
+        "haystack.component.type": type(step.instance).__name__,
+    }
+    with tracer.trace("haystack.component.run", tags=tags) as span:
+        span.set_content_tag("haystack.component.input", inputs)
+        yield call
+        span.set_content_tag("haystack.component.output", call.outputs)
 
 
 @asynccontextmanager
