@@ -4,12 +4,13 @@ import asyncio
 import inspect
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from hayhooks.durable.store import ExecutionStoreError
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from components.breaking import Breaker
@@ -58,6 +59,17 @@ def redis_errors() -> Iterator[None]:
         yield
     except RedisError as error:
         raise ExecutionStoreError(f"Redis: {_reason(error)}") from error
+
+
+async def _with_known_errors(asked: Awaitable[Any]) -> Any:
+    try:
+        return await asked
+    except RuntimeError as error:
+        # What uvloop raises on writing to a connection that was reset, and the client does not know as an error of it.
+        if not str(error).endswith("the handler is closed"):
+            raise
+        closed = RedisConnectionError("the connection was closed")
+        raise ExecutionStoreError(f"Redis: {closed}") from closed
 
 
 def _reason(error: RedisError) -> str:
@@ -131,7 +143,7 @@ class _Watched:
 
         async def watched(*arguments: Any, **named: Any) -> Any:
             try:
-                result = await attribute(*arguments, **named)
+                result = await _with_known_errors(attribute(*arguments, **named))
             except ExecutionStoreError as error:
                 if isinstance(error.__cause__, RedisError):
                     await self._outage.failed(error)

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+import uvloop
 from hayhooks.durable import StoreConfig
 from hayhooks.durable.engine import (
     Claim,
@@ -311,6 +312,24 @@ def test_an_outage_is_said_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.
     assert len(lines) == 2
     assert lines[0].startswith("Redis can't be used")
     assert lines[1].startswith("Redis can be used again")
+
+
+def test_a_connection_that_was_reset_is_an_outage() -> None:
+    """Writing to a connection that has gone, which uvloop tells in its own way, is an error of the job store."""
+
+    class Store:
+        async def write(self) -> None:
+            server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+            _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            writer.transport.abort()
+            await asyncio.sleep(0.01)
+            try:
+                writer.writelines([b"x"])
+            finally:
+                server.close()
+
+    with pytest.raises(ExecutionStoreError, match="the connection was closed"):
+        uvloop.run(RedisOutage(Breaker("Redis")).watch(Store()).write())
 
 
 def test_errors_tell_nothing_that_was_posted(server: RedisServer) -> None:
