@@ -113,6 +113,11 @@ class Breaker:
                 "%s failed %d times in a row; nobody asks it for %g s", self.name, self.failures, self.seconds
             )
 
+    def trip(self) -> None:
+        """Open it, or leave it open for longer, as the dependency is known to be away."""
+        with self._lock:
+            self._open_until, self._trying = self._clock() + self.seconds, False
+
     def seems_well(self) -> None:
         """Note that the dependency answers a question whether it is there: the next caller is let through."""
         with self._lock:

@@ -5,13 +5,15 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from components.breaking import Breaker
+
 logger = logging.getLogger("thresher.ready")
 
 ASK_SECONDS = 1.0
 """Between two questions to a dependency."""
 AGAIN_SECONDS = 0.25
 """Before it is asked again after an answer that contradicts what was known."""
-ANSWER_SECONDS = 1.5
+ANSWER_SECONDS = 1.25
 # One answer may be an accident; so many in a row turn what is known.
 DOWN_AFTER = UP_AFTER = 2
 
@@ -26,13 +28,16 @@ class Dependency:
     and again, until it ends.
     """
 
-    def __init__(self, name: str, ask: Ask, reason: Callable[[Exception], str]) -> None:
+    def __init__(
+        self, name: str, ask: Ask, reason: Callable[[Exception], str], breaker: Breaker | None = None
+    ) -> None:
         """
         Name the dependency; nothing is asked yet.
 
         :param name: what it is called.
         :param ask: raises when it is not there.
         :param reason: makes of what `ask` raised what everybody may read: no address, nothing of an exception's text.
+        :param breaker: kept open while the dependency is down, so that nobody waits for it in vain.
         """
         self.name = name
         self.known = asyncio.Event()
@@ -40,6 +45,7 @@ class Dependency:
         self.fault: str | None = None
         self._ask = ask
         self._reason = reason
+        self._breaker = breaker
         self._contradicted = 0
         self._question: asyncio.Future[Any] | None = None
 
@@ -65,6 +71,8 @@ class Dependency:
             self._question.add_done_callback(_heard)
         await asyncio.wait({self._question}, timeout=ANSWER_SECONDS)
         self._note(self._found())
+        if self._breaker is not None and self.fault is not None and not self._contradicted:
+            self._breaker.trip()
         self.known.set()
 
     def _found(self) -> str | None:

@@ -221,7 +221,12 @@ class Service:
         shared = self.registry.resources
         jobs_fault = _JOBS_FILE_FAULT if self.settings.redis_url is None else _REDIS_FAULT
         dependencies = [
-            Dependency("chroma", shared.document_stores.ping, lambda _: "Chroma does not answer"),
+            Dependency(
+                "chroma",
+                shared.document_stores.ping,
+                lambda _: "Chroma does not answer",
+                shared.breakers.get("chroma"),
+            ),
             Dependency("jobs", self._ask_jobs, lambda _: jobs_fault),
             Dependency("llm", shared.chat_models.check_async, _model_fault),
         ]

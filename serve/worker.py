@@ -106,6 +106,7 @@ class Worker:
                 complained = True
                 await self._pause(REOPEN_SECONDS)
                 continue
+            await self._state()
             log.info(
                 "ready: works on %d jobs at a time; documents: %s Chroma; embeddings: %s; pipelines: %s",
                 self._settings.ingest_workers,

@@ -127,7 +127,7 @@ def circuit_open(error: CircuitOpenError) -> DocumentStoreUnavailableError:
     :param error: what its breaker raised.
     :returns: the error for callers.
     """
-    told = "Chroma kept failing; try again after the seconds in Retry-After"
+    told = "Chroma does not answer; try again after the seconds in Retry-After"
     return DocumentStoreUnavailableError(told, retry_after=error.retry_after)
 
 

@@ -38,8 +38,9 @@ class GuardedTransport(httpx.BaseTransport):
         :raises CircuitOpenError: if the server has kept failing.
         :raises httpx.TransportError: if it can't be reached, or does not answer in time.
         """
-        if request.url.path.endswith("/heartbeat"):
-            # It asks whether the server is there, so it is always asked; to answer that is not to work.
+        if "/collections" not in request.url.path:
+            # This asks whether the server is there, or is how a client begins. So it is always asked; but to answer it
+            # is not to work.
             response = self._once(request)
             self._breaker.seems_well()
             return response

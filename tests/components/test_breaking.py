@@ -103,3 +103,15 @@ def test_a_sign_of_life_lets_the_next_one_through(breaker: Breaker) -> None:
     breaker.seems_well()
     fail(breaker, 1)
     assert breaker.state == "open"
+
+
+def test_one_is_kept_open_while_the_dependency_is_known_to_be_away(breaker: Breaker, clock: Clock) -> None:
+    """It opens without a failure, stays open for longer each time, and nobody has to try meanwhile."""
+    breaker.trip()
+    clock.now = 9
+    breaker.trip()
+    clock.now = 18
+    with pytest.raises(CircuitOpenError):
+        breaker.check()
+    breaker.seems_well()
+    breaker.check()

@@ -43,8 +43,9 @@ class RunningServer:
         """The event loop that the application runs in."""
         return self._server.servers[0].get_loop()
 
-    def stop(self) -> None:
-        """Begin to stop, as on SIGTERM."""
+    def stop(self, delay: float = 0.0) -> None:
+        """Begin to stop, as on SIGTERM, with `SHUTDOWN_DELAY`."""
+        self._server.delay = delay
         self._server.should_exit = True
 
     def __exit__(self, *_: object) -> None:
