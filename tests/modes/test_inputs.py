@@ -1,6 +1,7 @@
 """What a question may bring besides its text: wishes, options of the model, a JSON schema."""
 
 import json
+import re
 import threading
 from typing import Any
 
@@ -39,6 +40,7 @@ def test_wishes_stand_behind_the_own_system_prompt(registry: ModeRegistry, stub:
     assert wishing.startswith(SYSTEM_PROMPT)
     assert wishing.index(CALLER_INSTRUCTIONS) < wishing.index("Answer in French.")
     assert "Answer in French." not in system
+    user, same = (re.sub(r"(</?passages )\w+", r"\1", text) for text in (user, same))
     assert user == same
 
 
