@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -319,14 +320,12 @@ def test_a_connection_that_was_reset_is_an_outage() -> None:
 
     class Store:
         async def write(self) -> None:
-            server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
-            _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            ours, theirs = socket.socketpair()
+            _, writer = await asyncio.open_connection(sock=ours)
+            theirs.close()
             writer.transport.abort()
-            await asyncio.sleep(0.01)
-            try:
-                writer.writelines([b"x"])
-            finally:
-                server.close()
+            await asyncio.sleep(0)
+            writer.writelines([b"x"])
 
     with pytest.raises(ExecutionStoreError, match="the connection was closed"):
         uvloop.run(RedisOutage(Breaker("Redis")).watch(Store()).write())
