@@ -102,6 +102,8 @@ export class AnswerPanel {
     } else if (kind === "rephrased") {
       this.note("Rephrased as", data.query);
       say(this.status, "Searching again…");
+    } else if (kind === "fallback") {
+      this.note("Answered by", `${data.mode}: ${data.detail}`);
     } else if (kind === "token") {
       this.first ??= this.elapsed;
       say(this.status, "Writing the answer…");
