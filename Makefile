@@ -1,6 +1,7 @@
 # `make help` lists the targets. Everything runs in .venv, which `make install` makes from a bare Python.
 #   make install PYTHON=python3.12    the interpreter
-#   make test ARGS="-k registry -x"   arguments for the command behind a target (demo, serve, test, bench, lock)
+#   make test ARGS="-k registry -x"   arguments for the command behind a target (demo, serve, test, bench, fuzz, lock)
+#   make fuzz SEED=7                  other requests, other faults (fuzz, chaos)
 
 BIN := .venv/bin
 LOCK := UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile pyproject.toml --quiet --universal \
@@ -8,7 +9,7 @@ LOCK := UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile pyproject.to
 
 export PYTHON
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev models demo serve test lint types bench lock clean
+.PHONY: help install install-dev models demo serve test lint types bench fuzz soak chaos lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' Makefile
@@ -43,6 +44,15 @@ types: install-dev ## Check types
 
 bench: install-dev ## Measure overhead, grading and ingest; prints a table
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+fuzz: install-dev ## Send 10,000 made-up requests and more; SEED= makes up others
+	@$(BIN)/python -m tests.fuzz --seed $(or $(SEED),1) $(ARGS)
+
+soak: install-dev ## Send 100,000 requests and 10,000 jobs, and see that the memory stays flat; takes an hour
+	@$(BIN)/python -m benchmarks soak $(ARGS)
+
+chaos: install-dev ## Kill, freeze and cut off everything at random under load; SEED= chooses other faults
+	@SEED=$(or $(SEED),1) $(BIN)/python -m benchmarks chaos $(ARGS)
 
 lock: install-dev ## Write the lock files anew from pyproject.toml; ARGS=--upgrade takes newer versions
 	@$(LOCK) --extra build --output-file requirements.lock $(ARGS)

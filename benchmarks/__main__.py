@@ -5,6 +5,7 @@ import argparse
 import uvloop
 
 from benchmarks import (
+    chaos,
     conversation,
     crash,
     first_token,
@@ -44,9 +45,10 @@ MEASUREMENTS = {
     "tenants": tenants.measure,
     "crash": crash.measure,
     "soak": soak.measure,
+    "chaos": chaos.measure,
 }
 # Find faults rather than figures, and take minutes.
-APART = ("crash", "soak")
+APART = ("crash", "soak", "chaos")
 
 if __name__ == "__main__":
     main()
