@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from components.breaking import Breaker
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from serve.hayhooks_door.wrappers import NativeWrapper
 
 logger = logging.getLogger("thresher.service")
+
+# Of those there are six by default on two cores, for all that runs in threads.
+_THREADS = 40
 
 _REOPEN_SECONDS = 1.0
 _REDIS_FAULT = "Redis does not answer, or refuses to write; the log says why"
@@ -111,6 +115,8 @@ class Service:
 
         A job store that can't be opened is waited for.
         """
+        # What blocks for long, as a plain pipeline may, holds up nobody who only checks a citation in a thread.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS, "thresher"))
         try:
             await self.jobs.start()
         except QueueUnavailableError as error:

@@ -4,6 +4,7 @@ import functools
 import inspect
 from typing import Any
 
+from components.fairness import set_share
 from modes.plain import PlainPipeline
 from serve.errors import ProblemError
 from serve.hayhooks_door.calls import ROUTE_DEPENDENCIES, Call, current_call
@@ -42,7 +43,9 @@ def plain_entry(pipeline: PlainPipeline) -> Entry:
 
 def _tenants(pipeline: PlainPipeline, given: dict[str, Any], call: Call) -> dict[str, str]:
     """Let the caller's tenancy decide, as on every door."""
-    return {name: call.tenancy.tenant(given[name]) for name in pipeline.tenant_inputs}
+    tenants = {name: call.tenancy.tenant(given[name]) for name in pipeline.tenant_inputs}
+    set_share(tenant=" ".join(tenants.values()))
+    return tenants
 
 
 def _fields(pipeline: PlainPipeline) -> dict[str, tuple[Any, Any]]:
