@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Iterator
 
 import uvicorn
@@ -11,10 +12,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from serve.server import AddressInUseError, bind
+from serve.server import AddressInUseError, bind, url_of
 from serve.telemetry.live import LiveFigures
 from serve.telemetry.metrics import Metrics
 from settings import Settings
+
+logger = logging.getLogger("thresher.metrics")
 
 PATH = "/metrics"
 MEDIA_TYPE = CONTENT_TYPE_LATEST
@@ -79,11 +82,7 @@ class MetricsServer:
         app = Starlette(routes=[Route(PATH, metrics)])
         config = uvicorn.Config(app, log_config=None, access_log=False, server_header=False, lifespan="off")
         self._server = _QuietServer(config)
-
-    @property
-    def port(self) -> int | None:
-        """Where the figures are, if they are here."""
-        return self._bound.getsockname()[1] if self._server else None
+        logger.info("metrics: %s%s", url_of(self._bound), PATH)
 
     def start(self) -> None:
         """Begin to serve in the running event loop."""

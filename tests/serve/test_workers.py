@@ -26,7 +26,9 @@ SECONDS = 60.0
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("cluster")
-    with running_cluster(folder, redis=True, INGEST_BATCH_SIZE="4", CHROMA_TIMEOUT="5") as running:
+    with running_cluster(
+        folder, redis=True, INGEST_BATCH_SIZE="4", CHROMA_TIMEOUT="5", METRICS_PORT="0"
+    ) as running:
         yield running
 
 
@@ -85,6 +87,20 @@ def test_a_worker_works_with_the_request_id_on_its_lines(cluster: Cluster, clien
     assert "begins" not in cluster.service.log(), "the service must leave the work to workers"
     found = client.post("/query/", json={"q": "Text 3 of acme.", "tenant_id": "acme"}).json()
     assert found["documents"]
+
+
+def test_a_worker_shows_what_it_works_on(cluster: Cluster, client: httpx.Client) -> None:
+    """With METRICS_PORT a worker counts its own work, and sees the whole queue."""
+    assert ended(client, post(client, "counted", 3))["status"] == "done"
+    urls = [
+        line["message"].split()[-1]
+        for line in map(json.loads, logs(cluster).splitlines())
+        if "metrics: " in line["message"]
+    ]
+    texts = [httpx.get(url, trust_env=False).text for url in urls]
+    assert any('thresher_jobs_ended_total{kind="ingest",status="done"}' in text for text in texts)
+    assert all('thresher_jobs{state="pending"} 0.0' in text for text in texts)
+    assert all('thresher_breaker_state{dependency="redis",state="closed"} 1.0' in text for text in texts)
 
 
 def test_sigterm_hands_the_job_over(cluster: Cluster, client: httpx.Client) -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,27 +10,12 @@ import httpx
 import pytest
 
 from modes.mode import Mode
-from tests.serve.conftest import RunningServer, finished, log_lines, told_in, without_llm
-from tests.serve.test_health import wait_until_ready
-from tests.stub_llm import Behaviour, StubLLM
-
-CANARY = "zqxcanary"
+from tests.serve.conftest import finished, log_lines, told_in
+from tests.serve.telemetry.conftest import CANARY, Watched
+from tests.stub_llm import Behaviour
 
 
-@pytest.fixture(scope="module")
-def asked(tmp_path_factory: pytest.TempPathFactory, stub: StubLLM) -> Iterator[httpx.Client]:
-    """A service with a model server, and a tenant whose document holds the canary."""
-    settings = without_llm(tmp_path_factory.mktemp("log"), breaker_failures=10_000, llm_concurrency=8)
-    with RunningServer(settings.model_copy(update=stub.settings())) as client:
-        wait_until_ready(client)
-        text = f"The tower of {CANARY} is 330 metres tall."
-        document = {"id": f"{CANARY}.txt", "text": text, "title": CANARY, "meta": {"place": CANARY}}
-        job = client.post("/ingest/", json={"tenant_id": "acme", "documents": [document]}).json()
-        assert finished(client, job)["status"] == "done"
-        yield client
-
-
-def test_every_line_has_the_id_of_its_request(asked: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_line_has_the_id_of_its_request(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of many kinds of requests, failing ones and jobs among them, no line is without the id, and each has its own."""
     numbers = itertools.count()
     run = Mode.run_async
@@ -42,7 +28,9 @@ def test_every_line_has_the_id_of_its_request(asked: httpx.Client, monkeypatch: 
     monkeypatch.setattr(Mode, "run_async", fail_sometimes)
 
     def send(method: str, path: str, **more: Any) -> httpx.Response:
-        return asked.request(method, path, headers={"X-Request-ID": f"mixed-{next(numbers)}"}, **more)
+        return watched.client.request(
+            method, path, headers={"X-Request-ID": f"mixed-{next(numbers)}"}, **more
+        )
 
     with log_lines() as lines:
         for mode in ("standard", "crag", "structured"):
@@ -61,7 +49,7 @@ def test_every_line_has_the_id_of_its_request(asked: httpx.Client, monkeypatch: 
             send("POST", "/ingest/", json={"tenant_id": "acme", "documents": [{"id": "b", "text": "B."}]}),
             send("POST", "/ingest/files", files=broken),
         ):
-            finished(asked, job.json())
+            finished(watched.client, job.json())
     assert statuses[:4] == [500, 200, 200, 500]
     told = [line for line in told_in(lines) if line.get("route") != "/ingest/{job_id}"]
     assert [line for line in told if "request_id" not in line] == []
@@ -118,36 +106,39 @@ BEHAVIOURS = {
 
 
 def test_the_log_holds_nothing_of_what_callers_and_documents_say(
-    asked: httpx.Client, stub: StubLLM, monkeypatch: pytest.MonkeyPatch
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A canary in questions, documents, keys, headers, filters, names of files and a model's replies is in no line."""
     monkeypatch.setattr("tests.stub_llm._Protocol.error", lambda *_: json.dumps({"error": CANARY}).encode())
     failed = 0
     with log_lines() as lines:
         for behaviour in BEHAVIOURS.values():
-            stub.behaviour = behaviour
-            everything = canary_requests(asked) if behaviour == Behaviour() else ()
-            for response in (*canary_questions(asked), *everything):
+            watched.stub.behaviour = behaviour
+            everything = canary_requests(watched.client) if behaviour == Behaviour() else ()
+            for response in (*canary_questions(watched.client), *everything):
                 failed += response.status_code >= 500
                 if response.status_code == 202:
-                    finished(asked, response.json())
+                    finished(watched.client, response.json())
                 # Only an error that is the caller's own fault may name what the caller sent.
                 assert response.status_code < 500 or CANARY not in response.text
-        figures = asked.get("/metrics").text
-    stub.behaviour = Behaviour()
+        figures = watched.figures()
+    watched.stub.behaviour = Behaviour()
     assert failed >= 6, "the faults were not met"
     assert len(lines) > 50
     assert [line for line in told_in(lines) if CANARY in json.dumps(line)] == []
     assert CANARY not in figures
 
 
-def test_the_access_line_tells_a_stream_to_its_end(asked: httpx.Client, stub: StubLLM) -> None:
+def test_the_access_line_tells_a_stream_to_its_end(watched: Watched) -> None:
     """Its time and bytes are those of the whole answer, under the route's name."""
-    stub.behaviour = Behaviour(pause=0.02)
+    watched.stub.behaviour = Behaviour(pause=0.02)
+    asked = {"q": "How tall?", "tenant_id": "acme", "stream": "true"}
     with log_lines() as lines:
-        sent = asked.post("/query/", params={"q": "How tall?", "tenant_id": "acme", "stream": "true"})
-    stub.behaviour = Behaviour()
-    [line] = [line for line in told_in(lines) if line["logger"] == "thresher.access"]
+        sent = watched.client.post("/query/", params=asked)
+        while not (told := [line for line in told_in(lines) if line["logger"] == "thresher.access"]):
+            time.sleep(0.01)
+    watched.stub.behaviour = Behaviour()
+    [line] = told
     assert (line["method"], line["route"], line["status"]) == ("POST", "/query/", 200)
     assert line["bytes"] == len(sent.content)
     assert line["ms"] > 100
