@@ -20,7 +20,7 @@ YES_OR_NO = re.compile(r"\W*(yes|no)\s*(?:[.,:;!]|$)", re.IGNORECASE)
 
 # Cuts measured on gold and same-article paragraphs, docs/grading.md.
 MODEL_THRESHOLDS = {
-    "coder-1.5b": {"correct": 0.7, "ambiguous": 0.6},
+    "coder-1.5b": {"correct": 0.67, "ambiguous": 0.57},
     "coder-0.5b": {"correct": 0.4, "ambiguous": 0.25},
 }
 

@@ -11,6 +11,8 @@ from serve.commands.json_lines import json_value, lines_in
 Json = dict[str, Any]
 
 _NOT_OURS = "what answers is not this service: its reply can't be read"
+_OWN_KEY = "; this command sends the key in API_KEY, and `thresher keys create` makes one"
+_ADVICE = {"missing-key": _OWN_KEY, "invalid-key": _OWN_KEY, "forbidden": "; this command sends the key in API_KEY"}
 
 
 class ServiceError(RuntimeError):
@@ -47,7 +49,8 @@ def answer_in(response: httpx.Response) -> Json:
         except (ValueError, TypeError):
             raise ServiceError(_NOT_OURS, response.status_code) from None
     problem = problem_in(response)
-    raise ServiceError(problem["detail"], response.status_code, kind_of(problem), wait_in(response))
+    detail = problem["detail"] + _ADVICE.get(kind_of(problem), "")
+    raise ServiceError(detail, response.status_code, kind_of(problem), wait_in(response))
 
 
 def problem_in(response: httpx.Response) -> Json:

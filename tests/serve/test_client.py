@@ -9,10 +9,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from serve.commands.client import Client, job_id_of
-from serve.commands.replies import ServiceError
+from serve.commands.replies import ServiceError, answer_in
 from serve.commands.sending import Following, Sending, Tally
 from serve.commands.sources import SourceFile
 from serve.locking import DataDirLock
@@ -179,3 +180,11 @@ def test_other_refusals_end_the_command(tmp_path: Path) -> None:
         pytest.raises(ServiceError, match="there is no indexing pipeline 'x'"),
     ):
         send(tmp_path, "a.md")
+
+
+@pytest.mark.parametrize("kind", ["missing-key", "invalid-key", "forbidden"])
+def test_a_command_whose_key_does_not_do_says_where_it_goes(kind: str) -> None:
+    """Behind the service's own words stands the setting that holds the command's key."""
+    problem = {"type": f"urn:thresher:problem:{kind}", "detail": "that is refused"}
+    with pytest.raises(ServiceError, match="^that is refused; this command sends the key in API_KEY"):
+        answer_in(httpx.Response(401, json=problem))
