@@ -12,7 +12,11 @@ Json = dict[str, Any]
 
 _NOT_OURS = "what answers is not this service: its reply can't be read"
 _OWN_KEY = "; this command sends the key in API_KEY, and `thresher keys create` makes one"
-_ADVICE = {"missing-key": _OWN_KEY, "invalid-key": _OWN_KEY, "forbidden": "; this command sends the key in API_KEY"}
+_ADVICE = {
+    "missing-key": _OWN_KEY,
+    "invalid-key": _OWN_KEY,
+    "forbidden": "; this command sends the key in API_KEY",
+}
 
 
 class ServiceError(RuntimeError):

@@ -186,5 +186,5 @@ def test_other_refusals_end_the_command(tmp_path: Path) -> None:
 def test_a_command_whose_key_does_not_do_says_where_it_goes(kind: str) -> None:
     """Behind the service's own words stands the setting that holds the command's key."""
     problem = {"type": f"urn:thresher:problem:{kind}", "detail": "that is refused"}
-    with pytest.raises(ServiceError, match="^that is refused; this command sends the key in API_KEY"):
+    with pytest.raises(ServiceError, match=r"^that is refused; this command sends the key in API_KEY"):
         answer_in(httpx.Response(401, json=problem))
