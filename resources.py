@@ -168,6 +168,9 @@ class Resources:
         """Close what was opened, but for what belongs to an event loop."""
         if "chat_models" in vars(self):
             self.chat_models.close()
+        if vars(self).get("embedding_server") is not None:
+            for embedder in {"text_embedder", "document_embedder"} & vars(self).keys():
+                vars(self)[embedder].close()
         if "document_stores" in vars(self):
             self.document_stores.close()
 
@@ -175,6 +178,8 @@ class Resources:
         """Close what was opened in the running event loop."""
         if "chat_models" in vars(self):
             await self.chat_models.close_async()
+        if vars(self).get("embedding_server") is not None and "text_embedder" in vars(self):
+            await self.text_embedder.close_async()
 
     @cached_property
     def _choice(self) -> ProviderChoice:

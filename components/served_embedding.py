@@ -126,6 +126,14 @@ class BoundedEmbedder:
         client = getattr(self._embedder, "client", None) or self._embedder._client
         client._client.event_hooks = {"response": [bound_reply]}
 
+    async def close_async(self) -> None:
+        """Close the connections of this event loop."""
+        await self._embedder.close_async()
+
+    def close(self) -> None:
+        """Close the connections of threads."""
+        self._embedder.close()
+
     def run(self, **inputs: Any) -> dict[str, Any]:
         """
         Embed.
