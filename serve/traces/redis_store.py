@@ -86,8 +86,13 @@ class RedisTraceStore:
     def forget(self, tenant_id: str) -> None:
         """Forget all runs of a tenant."""
         with _errors():
-            while names := self._redis.zpopmin(self._of_tenant(tenant_id), _PART):
-                self._drop(tenant_id, [name.decode() for name, _ in names])
+            while popped := self._redis.zpopmin(self._of_tenant(tenant_id), _PART):
+                names = [name.decode() for name, _ in popped]
+                self._drop(tenant_id, names)
+                with self._redis.pipeline(transaction=True) as pipe:
+                    for name in names:
+                        pipe.srem(self._tenants(name.partition(":")[0]), tenant_id)
+                    pipe.execute()
 
     def close(self) -> None:
         """Close the connections."""

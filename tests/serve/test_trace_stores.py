@@ -104,6 +104,9 @@ def test_a_forgotten_tenant_leaves_nothing(open_store: OpenStore, tmp_path: Path
     store.forget("acme")
     assert questions(store, "acme", "globex") == ["kept"]
     assert not any(b"zqxgone" in file.read_bytes() for file in tmp_path.iterdir())
+    if isinstance(store, RedisTraceStore):
+        assert store._redis.smembers(store._tenants("r1")) == {b"globex"}
+        assert not any(b":acme" in key for key in store._redis.keys(f"{store._prefix}:*"))
 
 
 def test_runs_outlive_no_more_than_their_time(tmp_path: Path, redis: RedisServer) -> None:

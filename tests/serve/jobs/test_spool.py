@@ -241,9 +241,10 @@ def test_retry_begins_with_what_was_not_done(open_spool: OpenSpool) -> None:
         await spool.finish(job)
         ended = await spool.get(JOB)
         assert ended is not None
-        begun = await spool.reopen(ended, "r2")
+        begun = await spool.reopen(ended, "r2", "00-trace-2")
         assert begun is not None
         assert (begun.run, begun.request_id, begun.finished_at) == (1, "r2", None)
+        assert begun.traceparent == "00-trace-2"
         assert (begun.documents_ok, begun.documents_skipped, begun.chunks_ok) == (1, 1, 5)
         assert await spool.reopen(ended, "r3") == begun
         assert [position for position, _ in await spool.batch(JOB, 0, 10)] == [1, 3]
