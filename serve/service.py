@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -210,10 +211,14 @@ class Service:
             pipelines=list(self.registry.indexing),
             runnable=[*self.registry.plain, *self.wrappers],
             problems=problems,
-            warnings=["no worker runs, so accepted jobs wait: start `thresher worker`"]
-            if self._workers == 0
-            else [],
+            warnings=list(self._warnings()),
         )
+
+    def _warnings(self) -> Iterator[str]:
+        if self._workers == 0:
+            yield "no worker runs, so accepted jobs wait: start `thresher worker`"
+        if self.access.has_unread_keys:
+            yield "the file of API keys can't be read; the keys that were there before go on, and the log says why"
 
     def _own_problems(self, loading: bool) -> list[str]:
         problems = [fault.brief for fault in self.registry.faults]

@@ -69,6 +69,12 @@ class Access:
             self._is_on = self.keyring.exists
         return self._is_on
 
+    @property
+    def has_unread_keys(self) -> bool:
+        """Whether the file of the keys has changed into one that can't be read."""
+        self.keyring.refresh()
+        return self.keyring.fault is not None
+
     def caller(self, headers: Headers) -> Caller:
         """
         Tell who sends a request.

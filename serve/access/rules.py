@@ -66,9 +66,8 @@ RULES: dict[tuple[str, str], Rule] = {
     ("GET", "/health"): _OPEN,
     ("GET", "/ready"): _OPEN,
     ("GET", "/openapi.json"): _ANY,
-    ("GET", "/docs"): _ANY,
-    ("GET", "/docs/oauth2-redirect"): _ANY,
-    ("GET", "/redoc"): _ANY,
+    # The page alone; what it shows is the OpenAPI document.
+    ("GET", "/docs"): _OPEN,
     ("GET", "/status"): _ANY,
     ("GET", "/status/{pipeline_name}"): _ANY,
     ("GET", "/modes"): _ANY,

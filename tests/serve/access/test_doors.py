@@ -45,7 +45,6 @@ REQUESTS: list[tuple[str, str, Any, str]] = [
     ("GET", "/modes", None, "query ingest admin"),
     ("GET", "/v1/models", None, "query ingest admin"),
     ("GET", "/openapi.json", None, "query ingest admin"),
-    ("GET", "/docs", None, "query ingest admin"),
     ("POST", "/mcp", {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}, "query ingest"),
 ]
 HOLDERS = {Role.QUERY: "reader", Role.INGEST: "writer", Role.ADMIN: "admin"}
@@ -122,7 +121,7 @@ def test_no_other_route_answers_without_a_good_key(keyed: KeyedServer) -> None:
         ("GET", "/nowhere", None),
         ("PUT", "/query/", None),
         ("GET", "/metrics", None),
-        ("HEAD", "/docs", None),
+        ("HEAD", "/openapi.json", None),
     ]
     with log_lines() as lines:
         for method, path, body in [*paths, *others]:
@@ -200,6 +199,20 @@ def test_a_key_is_revoked_and_made_without_a_restart(keyed: KeyedServer) -> None
     assert keyed.client.get("/documents", headers=headers).status_code == 200
     keyed.keys.remove(key.id)
     assert keyed.client.get("/documents", headers=headers).status_code == 401
+
+
+def test_a_broken_file_is_told_by_the_probe(keyed: KeyedServer) -> None:
+    """`GET /ready` warns of it without its path, and stays as it is; the keys go on."""
+    good = keyed.keys.path.read_bytes()
+    keyed.keys.path.write_bytes(b"{")
+    try:
+        [warning] = keyed.client.get("/ready").json()["warnings"]
+        assert "API keys" in warning
+        assert str(keyed.keys.path.parent) not in warning
+        assert keyed.client.get("/modes", headers=keyed.shown("acme")).status_code == 200
+    finally:
+        keyed.keys.path.write_bytes(good)
+    assert keyed.client.get("/ready").json()["warnings"] == []
 
 
 def test_a_browser_may_ask_before_it_sends_a_key(keyed: KeyedServer) -> None:

@@ -1,0 +1,86 @@
+"""`thresher keys`: make, list and revoke keys; and the commands' own key."""
+
+import json
+from pathlib import Path
+
+import httpx
+import pytest
+from starlette.datastructures import Headers
+from typer.testing import CliRunner
+
+from serve.access.asking import Access
+from serve.cli import app
+from serve.commands.client import Client
+from settings import Settings
+from tests.serve.conftest import RunningServer, without_llm
+
+run = CliRunner().invoke
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("COLUMNS", "200")
+    return tmp_path / "data"
+
+
+def test_a_key_is_shown_once_and_works_until_it_is_revoked(folder: Path) -> None:
+    """`create` prints the key alone, `list` neither it nor its hash, and after `revoke` it is nobody's."""
+    made = run(
+        app,
+        ["keys", "create", "-t", "acme", "-t", "demo", "-r", "ingest", "--name", "site", "--expires", "2d"],
+    )
+    assert made.exit_code == 0, made.output
+    secret = made.stdout.strip()
+    headers = Headers({"X-API-Key": secret})
+    access = Access(Settings.load(data_dir=folder))
+    caller = access.caller(headers)
+    assert (caller.tenants, caller.roles) == ({"acme", "demo"}, {"ingest"})
+    for options in ([], ["--json"]):
+        listed = run(app, ["keys", "list", *options]).output
+        assert str(caller.key_id) in listed
+        assert "site" in listed
+        assert secret not in listed
+        assert access.keyring._read[0].sha256 not in listed
+    assert run(app, ["keys", "revoke", str(caller.key_id)]).exit_code == 0
+    assert access.keyring.find(secret.encode()) is None
+    assert run(app, ["keys", "revoke", str(caller.key_id)]).exit_code == 1
+
+
+def test_a_key_for_programs_is_json(folder: Path) -> None:
+    """`--json` gives the key with its id, and `*` is every tenant; without a role it may only ask."""
+    made = json.loads(run(app, ["keys", "create", "-t", "*", "--json"]).stdout)
+    assert (made["tenants"], made["roles"], made["expires_at"]) == (["*"], ["query"], None)
+    assert Access(Settings.load(data_dir=folder)).caller(Headers({"X-API-Key": made["key"]})).tenants is None
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["-t", "../x"],
+        [],
+        ["-t", "a", "-r", "owner"],
+        ["-t", "a", "--expires", "soon"],
+        ["-t", "a", "--expires", "2020-01-01"],
+    ],
+)
+def test_wrong_wishes_make_no_key(folder: Path, wrong: list[str]) -> None:
+    """A wrong tenant, role or time is a fault of the command line, and nothing is written."""
+    assert run(app, ["keys", "create", *wrong]).exit_code == 2
+    assert not (folder / "api_keys.json").exists()
+
+
+def test_a_command_is_let_in_by_its_setting_and_by_itself(folder: Path) -> None:
+    """Beside a running service a command shows `API_KEY`; one that becomes the service needs none, but others do."""
+    secret = run(app, ["keys", "create", "-t", "acme", "-r", "query", "-r", "ingest"]).stdout.strip()
+    settings = without_llm(folder.parent)
+    with Client(settings) as client:
+        assert client.here
+        assert list(client.jobs("acme")) == []
+        assert httpx.get(f"{client.url}/ingest/", trust_env=False).status_code == 401
+    server = RunningServer(settings)
+    with server:
+        (folder / "service.json").write_text(json.dumps({"pid": 1, "url": server.url}), "utf-8")
+        with Client(settings.model_copy(update={"api_key": Settings.load(api_key=secret).api_key})) as client:
+            assert not client.here
+            assert list(client.jobs("acme")) == []
