@@ -62,6 +62,8 @@ __all__ = [
     "prepare",
     "publish",
 ]
+# FastAPI's pages, whose scripts come from another host.
+_FOREIGN_PAGES = ("/docs", "/docs/oauth2-redirect", "/redoc")
 _CLOSED_ROUTERS = (deploy_router, undeploy_router, draw_router)
 
 
@@ -91,7 +93,10 @@ def create_hayhooks_app() -> FastAPI:
     give_back_loggers()
     app.user_middleware = [entry for entry in app.user_middleware if entry.cls is not RequestIdMiddleware]
     app.router.routes = [
-        route for route in app.router.routes if not _closed(getattr(route, "original_router", None))
+        route
+        for route in app.router.routes
+        if not _closed(getattr(route, "original_router", None))
+        and getattr(route, "path", "") not in _FOREIGN_PAGES
     ]
     return app
 

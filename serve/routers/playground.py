@@ -1,4 +1,4 @@
-"""`GET /`: the playground, a page to look with; its files lie in `serve/playground/`."""
+"""`GET /`: the playground, a page to look with, and `GET /docs`; their files lie in `serve/playground/`."""
 
 import hashlib
 from pathlib import Path
@@ -13,6 +13,7 @@ _FOLDER = Path(__file__).parents[1] / "playground"
 # Not guessed: what `mimetypes` says depends on the machine, and a browser runs no script of another type.
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 _PAGE = "index.html"
+_API_PAGE = "docs.html"
 _POLICY = "; ".join(
     (
         "default-src 'none'",
@@ -63,9 +64,15 @@ async def playground(request: Request) -> Response:
     return _ASSETS[_PAGE].response(request)
 
 
+@router.get("/docs", response_class=HTMLResponse, include_in_schema=False)
+async def api_page(request: Request) -> Response:
+    """Give the page about the API, which loads nothing from elsewhere as FastAPI's own does."""
+    return _ASSETS[_API_PAGE].response(request)
+
+
 @router.get("/playground/{name}", response_class=Response)
 async def playground_file(request: Request, name: str) -> Response:
     """Give a script, the style or the icon of the playground."""
-    if name not in _ASSETS or name == _PAGE:
+    if name not in _ASSETS or name in (_PAGE, _API_PAGE):
         raise HTTPException(404)
     return _ASSETS[name].response(request)

@@ -155,10 +155,10 @@ def test_wrappers_can_be_switched_off(tmp_path: Path, allowed: bool) -> None:
 def test_every_route_keeps_its_name_to_itself(door: httpx.Client) -> None:
     """The names that nothing else may have are the first parts of all paths but those of what is served by name."""
     served = set(door.get("/status").json()["pipelines"])
-    paths = [*door.get("/openapi.json").json()["paths"], "/docs", "/redoc", "/mcp"]
+    paths = [*door.get("/openapi.json").json()["paths"], "/docs", "/mcp"]
     first = {path.split("/")[1] for path in paths} - served - {""}
     assert first <= RESERVED_NAMES
-    for name in ("docs", "redoc", "mcp"):
+    for name in ("docs", "mcp"):
         assert door.get(f"/{name}").status_code != 404
 
 

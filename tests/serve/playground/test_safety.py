@@ -104,8 +104,9 @@ def test_policy_refuses_scripts_styles_and_requests_from_elsewhere(page: Playgro
 def test_every_file_of_the_page_carries_the_policy(page: Playground) -> None:
     """The page and each of its files come with the right type, the policy and nosniff."""
     types = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
+    pages = {"index.html": "/", "docs.html": "/docs"}
     for name in NAMES:
-        answer = page.client.get("/" if name == "index.html" else f"/playground/{name}")
+        answer = page.client.get(pages.get(name, f"/playground/{name}"))
         assert answer.status_code == 200
         assert answer.headers["content-type"].partition(";")[0] == types[name.rpartition(".")[2]]
         assert answer.headers["content-security-policy"].startswith("default-src 'none'; script-src 'self'")
@@ -124,7 +125,7 @@ def test_unchanged_file_is_not_sent_again(page: Playground) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["index.html", "nothing.js", "..%2f..%2fsettings.py", "%2e%2e/app.py", "__init__.py"]
+    "path", ["index.html", "docs.html", "nothing.js", "..%2f..%2fsettings.py", "%2e%2e/app.py", "__init__.py"]
 )
 def test_nothing_beside_the_files_of_the_page_is_given(page: Playground, path: str) -> None:
     """A name that is none of the page's files is a 404, wherever it leads."""
@@ -140,3 +141,12 @@ def test_page_has_nothing_inline() -> None:
     addresses = re.findall(r'(?:src|href)="([^"]*)"', text)
     assert addresses
     assert [address for address in addresses if re.match(r"[a-z]+:|/", address)] == []
+
+
+def test_the_api_page_shows_the_routes_and_loads_nothing_from_elsewhere(page: Playground) -> None:
+    """`/docs` reads the OpenAPI document of its own service: each route with its parameters, body and answers."""
+    page.open(f"{page.client.base_url}/docs")
+    page.until(lambda: len(page.all("#operations summary")) > 20)
+    assert any(text.startswith("POST /query/ ") for text in page.texts("#operations summary"))
+    assert all(url.startswith(str(page.client.base_url)) for url in page.requested())
+    assert not [message for message in page.log() if "favicon" not in message]
