@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import loguru
 import pytest
 from pydantic import BaseModel, ValidationError
 
@@ -167,3 +168,18 @@ def test_what_nobody_catches_is_logged_like_the_rest() -> None:
     assert destructor["exception"].endswith("KeyError: 'x'")
     assert main["exception"].endswith("; RuntimeError: at\nlast")
     assert ended.returncode == 1
+
+
+def test_what_hayhooks_says_of_a_job_has_the_id_of_its_request() -> None:
+    """Also when the work has been left; of work that nobody here knows, an exception is named by its type only."""
+    with bound_request_id("abc", "run-1"):
+        pass
+    with logged() as text:
+        engine = loguru.logger.patch(lambda record: record.update(name="hayhooks.durable.runtime"))
+        for run in ("run-1", "run-2"):
+            engine.bind(run_id=run).opt(exception=ValueError("canary")).error("Durable execution failed")
+    known, unknown = (json.loads(line) for line in text().splitlines())
+    loguru.logger.remove()
+    assert (known["request_id"], known["exception"]) == ("abc", "Traceback: nowhere; ValueError")
+    assert unknown["message"] == "Durable execution failed: ValueError"
+    assert "request_id" not in unknown

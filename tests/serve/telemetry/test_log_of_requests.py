@@ -22,7 +22,7 @@ def test_every_line_has_the_id_of_its_request(watched: Watched, monkeypatch: pyt
 
     async def fail_sometimes(self: Mode, query: str, *args: Any, **more: Any) -> Any:
         if query == "fail":
-            raise ZeroDivisionError("x")
+            raise ZeroDivisionError(CANARY)
         return await run(self, query, *args, **more)
 
     monkeypatch.setattr(Mode, "run_async", fail_sometimes)
@@ -54,8 +54,9 @@ def test_every_line_has_the_id_of_its_request(watched: Watched, monkeypatch: pyt
     told = [line for line in told_in(lines) if line.get("route") != "/ingest/{job_id}"]
     assert [line for line in told if "request_id" not in line] == []
     assert {line["request_id"] for line in told} == {f"mixed-{n}" for n in range(next(numbers))}
-    # The 500s, the batch's among them, with their reasons.
+    # The 500s, the batch's among them, with their places and without their words.
     assert len([line for line in told if "exception" in line]) == 3
+    assert CANARY not in "".join(lines)
     assert len([line for line in told if "is done" in line["message"] or "failed: " in line["message"]]) == 2
 
 
@@ -109,7 +110,8 @@ def test_the_log_holds_nothing_of_what_callers_and_documents_say(
     watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A canary in questions, documents, keys, headers, filters, names of files and a model's replies is in no line."""
-    monkeypatch.setattr("tests.stub_llm._Protocol.error", lambda *_: json.dumps({"error": CANARY}).encode())
+    refusal = json.dumps({"error": {"message": CANARY}}).encode()
+    monkeypatch.setattr("tests.stub_llm._Protocol.error", lambda *_: refusal)
     failed = 0
     with log_lines() as lines:
         for behaviour in BEHAVIOURS.values():
