@@ -36,6 +36,7 @@ RESERVED_NAMES = frozenset(
         "redoc",
         "status",
         "tenants",
+        "traces",
         "v1",
     }
 )

@@ -123,3 +123,30 @@ def test_a_file_that_is_not_there_is_a_fault(tmp_path: Path) -> None:
     (tmp_path / "latin.yml").write_bytes("metadata: Ü".encode("latin-1"))
     with pytest.raises(PipelineFileError, match="can't be read"):
         PipelineChecker({}).build(tmp_path / "latin.yml")
+
+
+SEARCH = """\
+components:
+  search:
+    type: haystack.components.builders.prompt_builder.PromptBuilder
+    init_parameters: {template: "{{ tenant_id }} {{ query }}", required_variables: [query]}
+inputs:
+  query: search.query
+  owner: search.tenant_id
+outputs:
+  answer: search.prompt
+metadata:
+  description: Names the tenant.
+"""
+
+
+def test_an_input_has_to_say_whose_documents_are_read(tmp_path: Path) -> None:
+    """A socket for the tenant that no input feeds would be one tenant's for everybody; in a stage its name is fixed."""
+    [fault] = faults_of(tmp_path, SEARCH.replace("  owner: search.tenant_id\n", ""))
+    assert fault == "2: component 'search' reads a tenant's documents: let an input feed 'search.tenant_id'"
+    path = tmp_path / "mine.yml"
+    path.write_text(SEARCH, "utf-8")
+    assert PipelineChecker({}).build(path).inputs["owner"] == ["search.tenant_id"]
+    (tmp_path / "stages").mkdir()
+    with pytest.raises(PipelineFileError, match="a stage must call it 'tenant_id'"):
+        PipelineChecker({}).build(path.rename(tmp_path / "stages" / "mine.yml"))
