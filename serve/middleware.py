@@ -18,7 +18,8 @@ from serve.telemetry.routes import method_of, route_of
 access_log = logging.getLogger("thresher.access")
 error_log = logging.getLogger("thresher.error")
 
-_VALID_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+VALID_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+"""What an id of a request may be."""
 
 
 class RequestIDMiddleware:
@@ -50,7 +51,7 @@ class RequestIDMiddleware:
             await self.app(scope, receive, send)
             return
         inbound = Headers(scope=scope).get("x-request-id", "")
-        request_id = inbound if _VALID_ID.fullmatch(inbound) else uuid.uuid4().hex
+        request_id = inbound if VALID_ID.fullmatch(inbound) else uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
         exchange = _Exchange(send, request_id)
         begin = time.perf_counter()

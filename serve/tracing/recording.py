@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
 
 _TRACE_HEADERS = (b"traceparent", b"tracestate")
+# They come every few seconds, and nobody looks for them.
+_PROBES = frozenset({"/health", "/ready", "/metrics"})
 
 
 class Tracing:
@@ -70,7 +72,7 @@ class Tracing:
             if name in _TRACE_HEADERS
         }
         with continued_trace(named):
-            if self._tracer is None:
+            if self._tracer is None or scope["path"] in _PROBES:
                 yield None
                 return
             method = method_of(scope)

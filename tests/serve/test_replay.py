@@ -69,6 +69,12 @@ def test_a_foreign_run_is_as_one_that_is_not_there(keyed: KeyedServer) -> None:
     ] == ["acme"]
 
 
+@pytest.mark.parametrize("odd", ["%ff", "%00", "%F0%9F%92%A9", "x" * 5_000, "a:b", "%2e%2e"])
+def test_what_is_no_id_is_no_fault(keyed: KeyedServer, odd: str) -> None:
+    """A text that can't be the id of a request is answered as an id that nobody used."""
+    assert trace(keyed, "acme", odd).status_code == 404
+
+
 def test_a_batch_has_a_run_for_each_question(keyed: KeyedServer) -> None:
     """Every question of a batch is kept under the id of the one request."""
     headers = {**keyed.shown("acme"), "X-Request-ID": "run-batch"}

@@ -146,6 +146,14 @@ def test_no_content_goes_to_the_collector(traced: Traced) -> None:
     assert not any(CANARY.encode() in body for body in traced.collector.bodies)
 
 
+def test_probes_are_not_recorded(traced: Traced) -> None:
+    """A probe, which comes every few seconds, makes no span."""
+    for path in ("/health", "/ready", "/modes"):
+        traced.client.get(path)
+    traced.collector.named("GET /modes")
+    assert not {"GET /health", "GET /ready"} & {span.name for span in traced.collector.spans}
+
+
 def test_the_collector_gets_its_headers(traced: Traced) -> None:
     """What OTEL_EXPORTER_OTLP_HEADERS holds is sent to the collector."""
     traced.collector.named("POST /ingest/")
