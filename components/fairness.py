@@ -7,10 +7,11 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import Any
 
 Share = tuple[str, str]
 """Who wants a place: the caller's key, and the tenant that the caller asks for."""
@@ -125,16 +126,20 @@ class FairPlaces:
         finally:
             self._leave(waiter)
 
-    def is_idle(self, share: Share) -> bool:
+    def below_part(self, share: Share) -> tuple[bool, bool]:
         """
-        Say whether somebody has nothing here yet.
+        Say whether somebody has less than an equal part of the places.
 
         :param share: Who.
-        :returns: Whether nobody of this share holds a place or waits for one.
+        :returns: Whether the key has less than its part, and whether the tenant of the key has; who waits, has already.
         """
         with self._lock:
-            account = self._shares.get(share)
-            return account is None or not (account.held or account.waiting)
+            return self._below(self._keys, share[0]), self._below(self._shares, share)
+
+    def _below(self, accounts: "Mapping[Any, _Account]", name: object) -> bool:
+        account = accounts.get(name, _Account())
+        part = self.places // (len(accounts) + (name not in accounts))
+        return account.held + account.waiting < max(part, 1)
 
     def _ask(self, wake: Callable[[], object]) -> "_Waiter":
         waiter = _Waiter(current_share(), wake)

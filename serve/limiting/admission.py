@@ -25,8 +25,8 @@ class Admission:
     """
     Lets in as many questions as can be answered at a time.
 
-    Where there is no room, a caller who has nothing under way waits for the next that gets free; one who has is refused
-    after a moment.
+    Where there is no room, a caller who has less than an equal part waits for the next place that gets free; others are
+    refused after a moment.
 
     Usage example:
     ```python
@@ -84,8 +84,9 @@ class Admission:
             yield seconds if patient else max(seconds - (time.monotonic() - begin), 0.001)
 
     async def _enter(self, stack: AsyncExitStack, places: FairPlaces, seconds: float, patient: bool) -> None:
-        # As many callers as there are places wait for one answer's time at most.
-        first = not patient and self._first < places.places and places.is_idle(current_share())
+        key_below, tenant_below = places.below_part(current_share())
+        # So few of them that the last one waits for little more than one answer's time.
+        first = not patient and (key_below or (tenant_below and self._first < places.places))
         wait = _QUEUE_SECONDS if patient else min(seconds, _FIRST_SECONDS if first else _MOMENT)
         self._first += first
         try:
