@@ -12,7 +12,7 @@ from serve.access.asking import Access
 from serve.cli import app
 from serve.commands.client import Client
 from settings import Settings
-from tests.serve.conftest import RunningServer, without_llm
+from tests.serve.conftest import without_llm
 
 run = CliRunner().invoke
 
@@ -70,17 +70,10 @@ def test_wrong_wishes_make_no_key(folder: Path, wrong: list[str]) -> None:
     assert not (folder / "api_keys.json").exists()
 
 
-def test_a_command_is_let_in_by_its_setting_and_by_itself(folder: Path) -> None:
-    """Beside a running service a command shows `API_KEY`; one that becomes the service needs none, but others do."""
-    secret = run(app, ["keys", "create", "-t", "acme", "-r", "query", "-r", "ingest"]).stdout.strip()
-    settings = without_llm(folder.parent)
-    with Client(settings) as client:
+def test_a_command_that_becomes_the_service_lets_itself_in(folder: Path) -> None:
+    """Where there are keys, a service inside a command asks others for one, and has one of its own."""
+    assert run(app, ["keys", "create", "-t", "acme"]).exit_code == 0
+    with Client(without_llm(folder.parent)) as client:
         assert client.here
         assert list(client.jobs("acme")) == []
         assert httpx.get(f"{client.url}/ingest/", trust_env=False).status_code == 401
-    server = RunningServer(settings)
-    with server:
-        (folder / "service.json").write_text(json.dumps({"pid": 1, "url": server.url}), "utf-8")
-        with Client(settings.model_copy(update={"api_key": Settings.load(api_key=secret).api_key})) as client:
-            assert not client.here
-            assert list(client.jobs("acme")) == []
