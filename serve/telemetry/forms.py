@@ -57,8 +57,9 @@ class LineFormatter(logging.Formatter):
         fields = getattr(record, "fields", {})
         parts |= {name: clean(value) if isinstance(value, str) else value for name, value in fields.items()}
         if (error := _error_of(record)) is not None:
-            # Outside of a request nothing is told of what a caller sent.
-            with_words = "request_id" not in parts or logging.getLogger().isEnabledFor(logging.DEBUG)
+            # Outside of a request nothing is told of what a caller sent; asyncio does not say whose a lost error is.
+            private = "request_id" in parts or record.name == "asyncio"
+            with_words = not private or logging.getLogger().isEnabledFor(logging.DEBUG)
             parts["exception"] = clean(outline(error, with_words))
         return parts
 

@@ -183,3 +183,12 @@ def test_what_hayhooks_says_of_a_job_has_the_id_of_its_request() -> None:
     assert (known["request_id"], known["exception"]) == ("abc", "Traceback: nowhere; ValueError")
     assert unknown["message"] == "Durable execution failed: ValueError"
     assert "request_id" not in unknown
+
+
+def test_an_error_that_no_task_was_asked_for_is_told_without_words() -> None:
+    """What asyncio finds lost may be anybody's."""
+    with logged() as text:
+        logging.getLogger("asyncio").error(
+            "Task exception was never retrieved", exc_info=ValueError("canary")
+        )
+    assert json.loads(text())["exception"].endswith("; ValueError")
