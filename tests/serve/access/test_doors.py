@@ -85,24 +85,52 @@ def test_every_route_has_a_rule(tmp_path: Any) -> None:
     assert "OPTIONS" not in {method for method, _ in routes}
 
 
-def test_a_route_without_a_rule_is_nobodys(tmp_path: Any) -> None:
-    """A route that somebody forgot to put into the table refuses even the operator."""
-    secret, key = new_key(["*"], list(Role))
-    given = json.dumps({"keys": [json.loads(key.model_dump_json(exclude_none=True))]})
-    service = Service(without_llm(tmp_path, api_keys=given))
+WRAPPER = """\
+from hayhooks import BasePipelineWrapper
+
+class PipelineWrapper(BasePipelineWrapper):
+    def setup(self):
+        pass
+
+    def run_api(self, headers: dict | None = None) -> dict:
+        return {"seen": sorted(dict(headers or {}))}
+
+    def run_chat_completion(self, model, messages, body):
+        return "said"
+"""
+
+
+def test_what_is_given_no_tenant_is_for_keys_of_every_one(tmp_path: Any) -> None:
+    """A wrapper runs for a key of every tenant only, and sees no key; a route without a rule refuses even that one."""
+    (tmp_path / "pipelines" / "mine").mkdir(parents=True)
+    (tmp_path / "pipelines" / "mine" / "pipeline_wrapper.py").write_text(WRAPPER, "utf-8")
+    made = {tenant: new_key([tenant], list(Role)) for tenant in ("*", "acme")}
+    kept = [json.loads(key.model_dump_json(exclude_none=True)) for _, key in made.values()]
+    service = Service(
+        without_llm(tmp_path, api_keys=json.dumps({"keys": kept}), pipelines_dir=tmp_path / "pipelines")
+    )
     app: Any = build_app(service)
     inner = app
     while not isinstance(inner, FastAPI):
         inner = inner.app
     inner.add_api_route("/forgotten", lambda: "secret")
-    transport = httpx.ASGITransport(app)
 
-    async def asked(path: str) -> httpx.Response:
+    async def asked(tenant: str, method: str, path: str, body: Any = None) -> httpx.Response:
+        headers = {"X-API-Key": made[tenant][0], "Authorization": f"Bearer {made[tenant][0]}"}
+        transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-            return await client.get(path, headers={"X-API-Key": secret})
+            return await client.request(method, path, json=body, headers=headers)
 
-    assert kind_of(asyncio.run(asked("/forgotten"))) == "forbidden"
-    assert kind_of(asyncio.run(asked("/nowhere"))) == "not-found"
+    chat = {"model": "mine", "messages": [{"role": "user", "content": "x"}]}
+    for path, body, good in (("/mine/run", {}, "seen"), ("/v1/chat/completions", chat, "said")):
+        answer = asyncio.run(asked("*", "POST", path, body))
+        assert answer.status_code == 200, answer.text
+        assert good in answer.text
+        assert "authorization" not in answer.text
+        assert "x-api-key" not in answer.text
+        assert kind_of(asyncio.run(asked("acme", "POST", path, body))) == "forbidden"
+    assert kind_of(asyncio.run(asked("*", "GET", "/forgotten"))) == "forbidden"
+    assert kind_of(asyncio.run(asked("*", "GET", "/nowhere"))) == "not-found"
     service.registry.close()
     service.lock.release()
 
