@@ -11,10 +11,10 @@ from serve.limiting.errors import OverloadedError
 # Long enough for an answer to end, short enough for the refused to hear of it at once.
 _MOMENT = 0.03
 # Who is refused asks again, many without a pause. Refused one after the other, a large crowd slows down itself, and not
-# the answers of others; one of three times the places is through in 50 ms.
-_REFUSALS_PER_PLACE = 40
-_FEWEST_REFUSALS, _MOST_REFUSALS = 200, 800
-_LONGEST_MOMENT = 1.0
+# the answers of others; one of three times the places is through in 70 ms.
+_REFUSALS_PER_PLACE = 30
+_FEWEST_REFUSALS, _MOST_REFUSALS = 100, 800
+_LONGEST_MOMENT = 2.0
 _MAX_WAITING = 1_000
 # No answer takes so long, unless the model hangs.
 _FIRST_SECONDS = 30.0
