@@ -65,6 +65,7 @@ def test_a_mode_gives_what_it_declares(door: httpx.Client) -> None:
     body = {"query": "How long is Lake Constance?", "tenant_id": "acme"}
     result = door.post("/standard/run", json=body).json()["result"]
     always = {"mode", "model", "usage", "timings", "finish_reason", "standalone_question"}
+    always |= {"fallback", "explanation"}
     assert result.keys() - always == set(door.get("/modes/standard").json()["outputs"])
     assert "63" in result["answer"]
     refused = door.post("/standard/run", json={**body, "json_schema": {}})
