@@ -29,11 +29,12 @@ demo: models ## Answer questions about Thresher's own documentation in every mod
 serve: models ## Start the HTTP service
 	@$(BIN)/thresher serve $(ARGS)
 
-# Without the model files the tests that need them say so, and all others still run.
+# Without the model files the tests that need them say so, and all others still run. Two processes, each with whole
+# files of tests, for most of them wait for servers; ARGS="-n 0" takes one, as a debugger needs.
 test: install-dev ## Run all tests, with the real small model
 	@$(BIN)/thresher models fetch --all || echo "make test: the tests that need the model files will fail" >&2
 	@sh tools/programs.sh || echo "make test: the tests that need it are skipped, or fail where CI is set" >&2
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 lint: install-dev ## Check style and formatting
 	@$(BIN)/ruff check .
