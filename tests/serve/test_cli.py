@@ -49,7 +49,7 @@ def invoke(*words: str, folder: Path, **variables: str) -> Result:
 
 
 def without_llm(folder: Path) -> dict[str, str]:
-    return {"DATA_DIR": str(folder / "data"), "LLM_PROVIDER": "extractive", "COLUMNS": "200"}
+    return {"DATA_DIR": str(folder / "data"), "LLM_PROVIDER": "extractive", "COLUMNS": "400"}
 
 
 def test_help_names_every_command(tmp_path: Path) -> None:
