@@ -11,8 +11,9 @@ _SHORTEST = 6
 _LOOKS_SECRET = [
     # Keys of this service, and those of well-known model servers.
     re.compile(r"\b(thr_|sk-|hf_|gsk_|xoxb-|gh[pousr]_)[A-Za-z0-9_-]{10,}"),
-    # The credentials of an address: scheme://user:password@host.
-    re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^\s/@'\"]*@", re.I),
+    # The credentials of an address: scheme://user:password@host. Without the scheme, for which a long line would be
+    # looked through anew from each of its dots.
+    re.compile(r"(://)[^\s/@'\"]*@"),
     re.compile(r"(\b(?:bearer|basic)\s+)[A-Za-z0-9._~+/=-]{6,}", re.I),
     # key=value, "key": "value", Key: value
     re.compile(
