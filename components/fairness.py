@@ -7,11 +7,10 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
 
 Share = tuple[str, str]
 """Who wants a place: the caller's key, and the tenant that the caller asks for."""
@@ -126,20 +125,16 @@ class FairPlaces:
         finally:
             self._leave(waiter)
 
-    def below_part(self, share: Share) -> tuple[bool, bool]:
+    def idle(self, share: Share) -> tuple[bool, bool]:
         """
-        Say whether somebody has less than an equal part of the places.
+        Say whether somebody neither holds a place nor waits for one.
 
         :param share: Who.
-        :returns: Whether the key has less than its part, and whether the tenant of the key has; who waits, has already.
+        :returns: Whether that is so of the key, and whether of the tenant of the key.
         """
         with self._lock:
-            return self._below(self._keys, share[0]), self._below(self._shares, share)
-
-    def _below(self, accounts: "Mapping[Any, _Account]", name: object) -> bool:
-        account = accounts.get(name, _Account())
-        part = self.places // (len(accounts) + (name not in accounts))
-        return account.held + account.waiting < max(part, 1)
+            of_key, of_share = self._keys.get(share[0]), self._shares.get(share)
+            return not (of_key and of_key.present), not (of_share and of_share.present)
 
     def _ask(self, wake: Callable[[], object]) -> "_Waiter":
         waiter = _Waiter(current_share(), wake)
@@ -235,8 +230,12 @@ class _Account:
     """When it was given its last place, in places given."""
     seen: float = 0.0
 
+    @property
+    def present(self) -> bool:
+        return bool(self.held or self.waiting)
+
     def stays(self, now: float) -> bool:
-        return bool(self.held or self.waiting) or now - self.seen <= RECENT_SECONDS
+        return self.present or now - self.seen <= RECENT_SECONDS
 
 
 @dataclass(eq=False)

@@ -1,6 +1,5 @@
 """Which questions are answered now: so many at a time, in turn between callers, and the others refused at once."""
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -10,14 +9,19 @@ from serve.limiting.errors import OverloadedError
 
 # Long enough for an answer to end, short enough for the refused to hear of it at once.
 _MOMENT = 0.03
-# Who is refused asks again, many without a pause. Refused one after the other, a large crowd slows down itself, and not
-# the answers of others; one of three times the places is through in 70 ms.
+# Who is refused asks again, many without a pause. A crowd that keeps doing so waits longer each time, so that it costs
+# the answers of others less; with what else a refusal takes that stays below a tenth of a second.
+_LONGEST_MOMENT = 0.08
 _REFUSALS_PER_PLACE = 30
 _FEWEST_REFUSALS, _MOST_REFUSALS = 100, 800
-_LONGEST_MOMENT = 2.0
+# A crowd that asks once is no such crowd.
+_BURST_SECONDS = 0.5
 _MAX_WAITING = 1_000
-# No answer takes so long, unless the model hangs.
-_FIRST_SECONDS = 30.0
+# Whoever has nothing yet waits for a place no longer than so many answers usually take.
+_ANSWERS = 3
+_FEWEST_SECONDS, _MOST_SECONDS = 1.0, 30.0
+_FIRST_GUESS = 10 / _ANSWERS
+_NEWEST_PART = 0.2
 _QUEUE_SECONDS = 3_600.0
 
 
@@ -25,8 +29,8 @@ class Admission:
     """
     Lets in as many questions as can be answered at a time.
 
-    Where there is no room, a caller who has less than an equal part waits for the next place that gets free; others are
-    refused after a moment.
+    Where there is no room, a caller who has no question under way waits for the next place that gets free, if no more
+    callers do so than there are places; others are refused after a moment.
 
     Usage example:
     ```python
@@ -47,7 +51,8 @@ class Admission:
         self._places: FairPlaces | None = None
         self._asked = False
         self._first = 0
-        self._next_refusal = 0.0
+        self._refused_until = 0.0
+        self._usual_seconds = _FIRST_GUESS
 
     @property
     def taken(self) -> int:
@@ -81,24 +86,38 @@ class Admission:
         begin = time.monotonic()
         async with AsyncExitStack() as stack:
             await self._enter(stack, self._places, seconds, patient)
-            yield seconds if patient else max(seconds - (time.monotonic() - begin), 0.001)
+            entered = time.monotonic()
+            yield seconds if patient else max(seconds - (entered - begin), 0.001)
+            self._usual_seconds += _NEWEST_PART * (time.monotonic() - entered - self._usual_seconds)
 
     async def _enter(self, stack: AsyncExitStack, places: FairPlaces, seconds: float, patient: bool) -> None:
-        key_below, tenant_below = places.below_part(current_share())
-        # So few of them that the last one waits for little more than one answer's time.
-        first = not patient and (key_below or (tenant_below and self._first < places.places))
-        wait = _QUEUE_SECONDS if patient else min(seconds, _FIRST_SECONDS if first else _MOMENT)
+        first = not patient and self._is_first(places)
+        wait = _QUEUE_SECONDS if patient else self._first_seconds() if first else self._moment()
         self._first += first
         try:
-            await stack.enter_async_context(places.held_async(wait))
+            await stack.enter_async_context(places.held_async(wait if patient else min(wait, seconds)))
         except (CrowdedError, LateError) as error:
-            await self._turn_of_refusal(places)
+            self._note_refusal(places)
             raise OverloadedError from error
         finally:
             self._first -= first
 
-    async def _turn_of_refusal(self, places: FairPlaces) -> None:
+    def _is_first(self, places: FairPlaces) -> bool:
+        """Whether the caller, or the tenant of the caller, has nothing yet, and few such wait."""
+        key, tenant = places.idle(current_share())
+        # A caller with many tenants leaves room for other callers.
+        most = places.places if key else (places.places + 1) // 2 if tenant else 0
+        return self._first < most
+
+    def _first_seconds(self) -> float:
+        return min(max(_ANSWERS * self._usual_seconds, _FEWEST_SECONDS), _MOST_SECONDS)
+
+    def _moment(self) -> float:
+        ahead = self._refused_until - time.monotonic() - _BURST_SECONDS
+        return max(_MOMENT, ahead)
+
+    def _note_refusal(self, places: FairPlaces) -> None:
         rate = min(max(places.places * _REFUSALS_PER_PLACE, _FEWEST_REFUSALS), _MOST_REFUSALS)
         now = time.monotonic()
-        self._next_refusal = min(max(now, self._next_refusal + 1 / rate), now + _LONGEST_MOMENT)
-        await asyncio.sleep(self._next_refusal - now)
+        until = max(self._refused_until, now) + 1 / rate
+        self._refused_until = min(until, now + _BURST_SECONDS + _LONGEST_MOMENT)
