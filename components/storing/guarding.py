@@ -9,7 +9,7 @@ from components.bounded_reading import bound_reading
 from components.breaking import Breaker
 from components.retrying import two_attempts
 
-# Of a proxy, or of a Chroma that is overloaded. A 500 may be about a single call.
+# Of a proxy, or of a Chroma that is overloaded. A 500 may be about a single call, and shows nothing.
 _AWAY = (502, 503, 504)
 # Calls that change nothing, whose answer may be asked for again when it gets lost.
 _READING = re.compile(r".*/(query|get|count)")
@@ -42,13 +42,17 @@ class GuardedTransport(httpx.BaseTransport):
             # This asks whether the server is there, or is how a client begins. So it is always asked; but to answer it
             # is not to work.
             response = self._once(request)
-            self._breaker.seems_well()
+            if not response.is_server_error:
+                self._breaker.seems_well()
             return response
-        with self._breaker.guarding(lambda error: isinstance(error, httpx.HTTPError)):
-            response = self._exchange(request)
-            if response.status_code in _AWAY:
-                self._breaker.failed()
-                return response
+        try:
+            with self._breaker.guarding(_shows_it_away):
+                response = self._exchange(request)
+                if response.is_server_error:
+                    response.raise_for_status()
+        except httpx.HTTPStatusError as error:
+            # Chroma's client reads what it says.
+            return error.response
         return response
 
     def close(self) -> None:
@@ -71,6 +75,12 @@ class GuardedTransport(httpx.BaseTransport):
         bound_reading(response)
         response.read()
         return response
+
+
+def _shows_it_away(error: BaseException) -> bool:
+    if isinstance(error, httpx.HTTPStatusError):
+        return error.response.status_code in _AWAY
+    return isinstance(error, httpx.HTTPError)
 
 
 def guard(session: httpx.Client, timeout: float, breaker: Breaker) -> None:

@@ -115,3 +115,40 @@ def test_one_is_kept_open_while_the_dependency_is_known_to_be_away(breaker: Brea
         breaker.check()
     breaker.seems_well()
     breaker.check()
+
+
+def doubtful(error: BaseException) -> None:
+    return None
+
+
+def doubt(breaker: Breaker, asker: str, times: int = 1) -> None:
+    for _ in range(times):
+        with pytest.raises(ConnectionError), breaker.guarding(doubtful, asker):
+            raise ConnectionError("500")
+
+
+def test_one_asker_takes_it_from_nobody(breaker: Breaker) -> None:
+    """What may be due to what was asked opens it only when several askers had it with no success in between."""
+    doubt(breaker, "mallory", 20)
+    breaker.succeeded()
+    doubt(breaker, "mallory", 2)
+    assert breaker.state == "closed"
+    doubt(breaker, "bob")
+    assert breaker.state == "open"
+
+
+def test_one_asker_does_not_keep_it_open(breaker: Breaker, clock: Clock) -> None:
+    """A trial that shows nothing, or only a doubtful failure, lets the next caller try; two askers' open it again."""
+    fail(breaker, 3)
+    clock.now = 10
+    doubt(breaker, "mallory", 5)
+    with pytest.raises(ValueError, match="mine"), breaker.guarding(is_away):
+        raise ValueError("mine")
+    assert breaker.state == "half-open"
+    doubt(breaker, "bob")
+    assert breaker.state == "open"
+    clock.now = 20
+    doubt(breaker, "mallory", 5)
+    with breaker.guarding(is_away):
+        pass
+    assert breaker.state == "closed"
