@@ -10,7 +10,7 @@ from starlette.types import ASGIApp
 
 from serve import api_document, errors, mcp_door
 from serve.access.describing import describe_access
-from serve.access.middleware import AccessMiddleware
+from serve.access.middleware import AccessMiddleware, RouteGuard
 from serve.guarding import AnswerHeadersMiddleware, PageGuard, PageGuardMiddleware
 from serve.hayhooks_door.library import create_hayhooks_app
 from serve.hayhooks_door.serving import serve_pipelines
@@ -26,6 +26,7 @@ from serve.middleware import (
 )
 from serve.pacing import ActivityMiddleware
 from serve.parameters import only_known_parameters
+from serve.prefixing import PrefixMiddleware, take_prefix
 from serve.routers import (
     batch,
     chat,
@@ -73,6 +74,7 @@ def build_app(service: Service) -> ASGIApp:
     :returns: the ASGI application.
     """
     app = create_hayhooks_app()
+    prefix = take_prefix(app)
     app.title = service.settings.api_title
     app.version = service.settings.api_version
     app.description = "Answers questions from a tenant's documents, with citations, in named modes."
@@ -91,6 +93,7 @@ def build_app(service: Service) -> ASGIApp:
     errors.install(app)
     api_document.install(app)
     describe_access(app, service.access)
+    app.add_middleware(RouteGuard, access=service.access)
     app.router.lifespan_context = _lifespan(service, door, app.router.lifespan_context)
     limited = _limit_bodies(LeavingMiddleware(app), service.settings, takers)
     counted = ActivityMiddleware(limited, service.activity)
@@ -101,7 +104,7 @@ def build_app(service: Service) -> ASGIApp:
     admitted = AccessMiddleware(afforded, service.access, app.router.routes)
     measured = MetricsMiddleware(admitted, service.metrics.requests)
     named = RequestIDMiddleware(AnswerHeadersMiddleware(SlashMiddleware(measured, _fixed_routes())))
-    return TracingMiddleware(named, service.tracing)
+    return PrefixMiddleware(TracingMiddleware(named, service.tracing), prefix)
 
 
 def _fixed_routes() -> Iterator[tuple[str, str]]:

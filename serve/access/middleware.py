@@ -8,8 +8,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve.access.asking import KEY_HEADERS, Access
 from serve.access.callers import Caller
-from serve.access.errors import AccessError
-from serve.access.rules import NOT_ALLOWED, rules_of
+from serve.access.errors import AccessError, ForbiddenError
+from serve.access.rules import NOT_ALLOWED, OPEN, Rule, rules_of
 from serve.errors import describe, problem_response
 
 
@@ -43,13 +43,18 @@ class AccessMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        state = scope.setdefault("state", {})
+        rules = self._rules(scope)
         try:
-            caller = self._admitted(scope)
+            # Before the check, for the access line also tells whom it was that was refused.
+            caller = state["caller"] = self._caller(scope, rules)
+            for rule in rules:
+                rule.check(caller)
         except AccessError as error:
             headers = {"WWW-Authenticate": error.challenge} if error.challenge else None
             await problem_response(scope, *describe(error), headers)(scope, receive, send)
             return
-        scope.setdefault("state", {})["caller"] = caller
+        state["checked_path"] = get_route_path(scope)
         if self._access.is_on:
             # In place: layers around this one read what the router puts into the scope.
             scope["headers"] = [
@@ -57,20 +62,50 @@ class AccessMiddleware:
             ]
         await self.app(scope, receive, send)
 
-    def _admitted(self, scope: Scope) -> Caller:
-        headers = Headers(scope=scope)
+    def _rules(self, scope: Scope) -> list[Rule]:
         # A browser asks so before it sends a page's request, and can't show a key. No route answers it.
         if not self._access.is_on or scope["method"] == "OPTIONS":
-            return self._access.known_caller(headers)
-        rules = list(rules_of(scope["method"], get_route_path(scope)))
-        if rules and all(rule.is_open for rule in rules):
-            return self._access.known_caller(headers)
-        caller = self._access.caller(headers)
-        if not rules and self._is_a_route(scope):
-            rules = [NOT_ALLOWED]
-        for rule in rules:
-            rule.check(caller)
-        return caller
+            return [OPEN]
+        rules = list(rules_of(scope["method"], get_route_path(scope) or "/"))
+        return [NOT_ALLOWED] if not rules and self._is_a_route(scope) else rules
+
+    def _caller(self, scope: Scope, rules: list[Rule]) -> Caller:
+        headers = Headers(scope=scope)
+        is_open = bool(rules) and all(rule.is_open for rule in rules)
+        return self._access.known_caller(headers) if is_open else self._access.caller(headers)
 
     def _is_a_route(self, scope: Scope) -> bool:
         return any(route.matches(scope)[0] is Match.FULL for route in self._routes)
+
+
+class RouteGuard:
+    """
+    Lets no request to the routes with another path than the one whose rules `AccessMiddleware` has checked.
+
+    The last layer before the routes, for whatever is between the two could change what they find.
+    """
+
+    def __init__(self, app: ASGIApp, access: Access) -> None:
+        """
+        Wrap an application.
+
+        :param app: the application.
+        :param access: tells whether callers need keys.
+        """
+        self.app = app
+        self._access = access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """
+        Handle one connection.
+
+        :param scope: the ASGI scope.
+        :param receive: gives the request's messages.
+        :param send: takes the response's messages.
+        """
+        checked = scope.get("state", {}).get("checked_path")
+        if scope["type"] == "http" and self._access.is_on and checked != get_route_path(scope):
+            error = ForbiddenError.without_role(())
+            await problem_response(scope, *describe(error))(scope, receive, send)
+            return
+        await self.app(scope, receive, send)

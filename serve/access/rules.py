@@ -45,7 +45,8 @@ class Rule:
             caller.check_all_tenants()
 
 
-_OPEN = Rule(is_open=True)
+OPEN = Rule(is_open=True)
+"""Of what anybody may see."""
 _ANY = Rule(EVERY_ROLE)
 QUERY = Rule(frozenset({Role.QUERY}))
 """Of what reads documents, or answers from them."""
@@ -61,13 +62,13 @@ NOT_ALLOWED = Rule()
 """Of a route that is not in the table."""
 
 RULES: dict[tuple[str, str], Rule] = {
-    ("GET", "/"): _OPEN,
-    ("GET", "/playground/{name}"): _OPEN,
-    ("GET", "/health"): _OPEN,
-    ("GET", "/ready"): _OPEN,
+    ("GET", "/"): OPEN,
+    ("GET", "/playground/{name}"): OPEN,
+    ("GET", "/health"): OPEN,
+    ("GET", "/ready"): OPEN,
     ("GET", "/openapi.json"): _ANY,
     # The page alone; what it shows is the OpenAPI document.
-    ("GET", "/docs"): _OPEN,
+    ("GET", "/docs"): OPEN,
     ("GET", "/status"): _ANY,
     ("GET", "/status/{pipeline_name}"): _ANY,
     ("GET", "/modes"): _ANY,

@@ -25,6 +25,9 @@ CLOSED_SETTINGS: dict[str, Any] = {
     "tracing_enabled": False,
     "tracing_include_haystack_spans": False,
 }
+ROOT_PATH = hayhooks_settings.root_path
+"""`HAYHOOKS_ROOT_PATH`. Put into its place later, since FastAPI warns of it as an argument."""
+hayhooks_settings.root_path = ""
 for _name, _value in CLOSED_SETTINGS.items():
     setattr(hayhooks_settings, _name, _value)
 if "cors_allow_origins" not in hayhooks_settings.model_fields_set:
@@ -90,6 +93,7 @@ def create_hayhooks_app() -> FastAPI:
     :returns: the application; it serves no pipeline yet.
     """
     app = create_app()
+    app.root_path = ROOT_PATH
     give_back_loggers()
     app.user_middleware = [entry for entry in app.user_middleware if entry.cls is not RequestIdMiddleware]
     app.router.routes = [
