@@ -70,6 +70,11 @@ class Access:
         return self._is_on
 
     @property
+    def is_off_by_choice(self) -> bool:
+        """Whether AUTH=off says that something before the service decides who may come in."""
+        return not (self._is_on or self._may_change)
+
+    @property
     def has_unread_keys(self) -> bool:
         """Whether the file of the keys has changed into one that can't be read."""
         self.keyring.refresh()

@@ -59,3 +59,7 @@ class TenantRequiredError(ValueError):
 
 class KeysError(RuntimeError):
     """The service's keys can't be read or changed, or there are none where there must be."""
+
+
+class KeyFileError(KeysError):
+    """The system lets nobody read or change the file of the keys, perhaps only for now."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from serve.access.errors import KeysError
+from serve.access.errors import KeyFileError, KeysError
 from serve.access.keys import ApiKey, KeySet, read_keys
 
 _LOCK_SECONDS = 10
@@ -41,7 +41,7 @@ class KeyFile:
         Tell whether the file is another one than before, without reading it.
 
         :returns: what the file's versions differ in; None when there is none.
-        :raises KeysError: if that can't be told.
+        :raises KeyFileError: if that can't be told.
         """
         try:
             found = self.path.stat()
@@ -56,7 +56,8 @@ class KeyFile:
         Read the keys.
 
         :returns: the keys; none where there is no file.
-        :raises KeysError: if the file can't be read, or has another form.
+        :raises KeyFileError: if the file can't be read.
+        :raises KeysError: if it has another form.
         """
         try:
             return read_keys(self.path.read_bytes(), str(self.path))
@@ -119,7 +120,7 @@ class KeyFile:
             Path(partial).unlink(missing_ok=True)
             raise
 
-    def _failed(self, done: str, error: OSError) -> KeysError:
-        return KeysError(
+    def _failed(self, done: str, error: OSError) -> KeyFileError:
+        return KeyFileError(
             f"{self.path} can't be {done}: {error.strerror}; API_KEYS_FILE says which file it is"
         )

@@ -2,15 +2,18 @@
 
 import hmac
 import logging
+import time
+from collections.abc import Callable
 
 from serve.access.callers import EVERY_ROLE, Caller
-from serve.access.errors import KeysError
+from serve.access.errors import KeyFileError, KeysError
 from serve.access.key_file import KeyFile, Version
 from serve.access.keys import ANY_TENANT, ApiKey, digest, new_key
 
 logger = logging.getLogger("thresher.access.keys")
 
 _MOST_BYTES = 1_024
+_RETRY_SECONDS = 1.0
 
 
 class Keyring:
@@ -24,16 +27,24 @@ class Keyring:
     ```
     """
 
-    def __init__(self, file: KeyFile, fixed: tuple[ApiKey, ...] = ()) -> None:
+    def __init__(
+        self,
+        file: KeyFile,
+        fixed: tuple[ApiKey, ...] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """
         Read the keys.
 
         :param file: the file; there may be none yet.
         :param fixed: keys that hold as long as the process runs.
+        :param clock: tells the time in seconds.
         :raises KeysError: if there is a file that can't be read.
         """
         self._file = file
         self._fixed = fixed
+        self._clock = clock
+        self._retry_at: float | None = None
         self._are_given = bool(fixed)
         self._version: Version | None = file.version()
         self._read = file.read()
@@ -82,19 +93,30 @@ class Keyring:
 
     def refresh(self) -> None:
         """Read the file again if it has changed. Looking whether it has takes microseconds, so every request does."""
+        now = self._clock()
+        if self._retry_at is not None and now < self._retry_at:
+            return
         try:
             version = self._file.version()
-            if version == self._version:
+            if version == self._version and self._retry_at is None:
                 return
-            self._version = version
             self._read = self._file.read()
-        except KeysError as error:
-            if str(error) != self.fault:
-                logger.error("%s; the keys that were there before go on", error)
-            self.fault = str(error)
+        except KeyFileError as error:
+            # It may pass, as too many open files do, and must not keep a key that is revoked by then.
+            self._retry_at = now + _RETRY_SECONDS
+            self._tell(error)
             return
-        self.fault = None
-        logger.info("the API keys were read again: there are %d now", len(self._keys))
+        except KeysError as error:
+            self._tell(error)
+        else:
+            self.fault = None
+            logger.info("the API keys were read again: there are %d now", len(self._keys))
+        self._version, self._retry_at = version, None
+
+    def _tell(self, error: KeysError) -> None:
+        if str(error) != self.fault:
+            logger.error("%s; the keys that were there before go on", error)
+        self.fault = str(error)
 
     @property
     def _keys(self) -> tuple[ApiKey, ...]:

@@ -18,7 +18,7 @@ from serve.access.keys import new_key
 from serve.access.rules import RULES, rules_of
 from serve.app import build_app
 from serve.service import Service
-from tests.serve.conftest import KeyedServer, log_lines, without_llm
+from tests.serve.conftest import KeyedServer, log_lines, told_in, without_llm
 from tests.serve.doors import DOORS, QUESTION, Door
 
 OPEN = ["/", "/playground/app.js", "/health", "/ready"]
@@ -185,6 +185,14 @@ def test_each_route_needs_one_of_its_roles(
         if answer.status_code == 403:
             assert kind_of(answer) == "forbidden"
             assert all(f"'{needed}'" in answer.text for needed in roles.split())
+
+
+def test_the_log_names_the_key_that_is_refused(keyed: KeyedServer) -> None:
+    """The access line of a 403 has the id of the key whose role does not do."""
+    ids = {key.name: key.id for key in keyed.keys.read()}
+    with log_lines() as lines:
+        assert keyed.client.get("/metrics", headers=keyed.shown("reader")).status_code == 403
+    assert [line["key_id"] for line in told_in(lines) if "route" in line] == [ids["reader"]]
 
 
 @pytest.mark.parametrize("door", DOORS, ids=lambda door: door.name)

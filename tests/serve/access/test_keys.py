@@ -99,6 +99,32 @@ def test_a_file_that_breaks_keeps_the_last_good_keys_and_says_so(
     assert keyring.fault is None
 
 
+@pytest.mark.parametrize("failing", ["stat", "read_bytes"])
+def test_a_file_that_can_not_be_read_for_a_moment_is_read_again(
+    file: KeyFile, failing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A key that was revoked while the system refused the file ends a second later, and so does the fault."""
+    secret, key_id = added(file)
+    now = 0.0
+    tried: list[float] = []
+    keyring = Keyring(file, clock=lambda: now)
+
+    def refused(*_: object, **__: object) -> None:
+        tried.append(now)
+        raise OSError(24, "Too many open files")
+
+    file.remove(key_id)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, failing, refused)
+        for _ in range(3):
+            assert keyring.find(secret) is not None
+    assert len(tried) == 1
+    assert keyring.fault is not None
+    now = 1.0
+    assert keyring.find(secret) is None
+    assert keyring.fault is None
+
+
 def test_a_file_that_is_gone_leaves_no_keys(file: KeyFile) -> None:
     """Removing the file revokes every key."""
     secret, _ = added(file)
