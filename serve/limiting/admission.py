@@ -9,6 +9,8 @@ from serve.limiting.errors import OverloadedError
 
 # Long enough for an answer to end, short enough for the refused to hear of it at once.
 _MOMENT = 0.03
+# Of a large burst few could get a place in that time, and refusing it takes long enough.
+_HOPEFUL_PER_PLACE = 4
 # Who is refused asks again, many without a pause. A crowd that keeps doing so waits longer each time, so that it costs
 # the answers of others less; with what else a refusal takes that stays below a tenth of a second.
 _LONGEST_MOMENT = 0.08
@@ -92,7 +94,7 @@ class Admission:
 
     async def _enter(self, stack: AsyncExitStack, places: FairPlaces, seconds: float, patient: bool) -> None:
         first = not patient and self._is_first(places)
-        wait = _QUEUE_SECONDS if patient else self._first_seconds() if first else self._moment()
+        wait = _QUEUE_SECONDS if patient else self._first_seconds() if first else self._moment(places)
         self._first += first
         try:
             await stack.enter_async_context(places.held_async(wait if patient else min(wait, seconds)))
@@ -112,9 +114,9 @@ class Admission:
     def _first_seconds(self) -> float:
         return min(max(_ANSWERS * self._usual_seconds, _FEWEST_SECONDS), _MOST_SECONDS)
 
-    def _moment(self) -> float:
+    def _moment(self, places: FairPlaces) -> float:
         ahead = self._refused_until - time.monotonic() - _BURST_SECONDS
-        return max(_MOMENT, ahead)
+        return max(_MOMENT if places.waiting < places.places * _HOPEFUL_PER_PLACE else 0.0, ahead)
 
     def _note_refusal(self, places: FairPlaces) -> None:
         rate = min(max(places.places * _REFUSALS_PER_PLACE, _FEWEST_REFUSALS), _MOST_REFUSALS)
