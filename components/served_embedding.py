@@ -14,9 +14,10 @@ from haystack_integrations.components.embedders.ollama import OllamaDocumentEmbe
 
 from components.bounded_reading import bound_reply
 from components.breaking import Breaker
+from components.fairness import current_share
 from components.models.ollama_models import DEFAULT_URL, OllamaModels
 from components.models.openai_models import OpenAIModels
-from components.models.servers import ModelServer
+from components.models.servers import AWAY_STATUSES, ModelServer
 from components.retrying import two_attempts
 
 EMBEDDED_FIELDS = ["title"]
@@ -160,7 +161,7 @@ class BoundedEmbedder:
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
-        with self._breaker.guarding(_is_the_servers):
+        with self._breaker.guarding(_is_the_servers, asker=current_share()[0]):
             yield
 
 
@@ -171,15 +172,12 @@ def _broke(error: Exception) -> bool:
     return isinstance(error, httpx.NetworkError | httpx.RemoteProtocolError | openai.APIConnectionError)
 
 
-def _is_the_servers(error: BaseException) -> bool:
-    if isinstance(error, ollama.ResponseError):
-        return error.status_code >= 500 or error.status_code == 429
+def _is_the_servers(error: BaseException) -> bool | None:
+    if isinstance(error, ollama.ResponseError | openai.APIStatusError):
+        if error.status_code in (429, *AWAY_STATUSES):
+            return True
+        # It may be due to a text that the model can't embed.
+        return None if error.status_code >= 500 else False
     return isinstance(
-        error,
-        httpx.TransportError
-        | openai.APIConnectionError
-        | openai.InternalServerError
-        | openai.RateLimitError
-        | ConnectionError
-        | TimeoutError,
+        error, httpx.TransportError | openai.APIConnectionError | ConnectionError | TimeoutError
     )

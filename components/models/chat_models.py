@@ -9,6 +9,7 @@ from haystack.dataclasses import ChatMessage
 from haystack.dataclasses.streaming_chunk import AsyncStreamingCallbackT, SyncStreamingCallbackT
 
 from components.breaking import Breaker, CircuitOpenError
+from components.fairness import current_share
 from components.models.errors import (
     GenerationTimeoutError,
     ModelError,
@@ -19,6 +20,7 @@ from components.models.llama_request import DEFAULTS
 from components.models.local_models import ExtractiveModel, LlamaModels
 from components.models.ollama_models import DEFAULT_URL, OllamaModels
 from components.models.openai_models import OpenAIModels
+from components.models.repeating import AsyncListener, Listener
 from components.models.slots import CallSlots, time_limit
 from components.models.watching import CallWatcher, watched_call
 from components.tracing import TracedCall, traced_call
@@ -196,15 +198,17 @@ class ChatModels:
         :raises ModelError: If there is no reply.
         """
         name, options = self.resolve(model), self._options(generation_kwargs)
+        listener = callback and Listener(callback)
         self._check_breaker()
         with (
             self.slots.held(self.timeout, name),
-            self._guarded(),
-            watched_call(self.watchers, name) as answered,
+            self._guarded(listener),
+            watched_call(self.watchers, name, messages) as watched,
             self._traced(name, messages, options, callback) as call,
         ):
-            reply = self._provider.ask(name, messages, options, call.heard_by(callback))
-            return answered(call.answered(reply))
+            heard = call.heard_by(listener and listener.hear)
+            reply = self._provider.ask(name, messages, options, heard)
+            return watched.answered(call.answered(reply))
 
     async def ask_async(
         self,
@@ -226,17 +230,18 @@ class ChatModels:
         """
         name, options = self.resolve(model), self._options(generation_kwargs)
         late = f"{name} had no reply ready"
+        listener = callback and AsyncListener(callback)
         self._check_breaker()
         async with self.slots.held_async(self.timeout, name):
             with (
-                self._guarded(),
-                watched_call(self.watchers, name) as answered,
+                self._guarded(listener),
+                watched_call(self.watchers, name, messages) as watched,
                 self._traced(name, messages, options, callback) as call,
             ):
-                heard = call.heard_by_async(callback)
+                heard = call.heard_by_async(listener and listener.hear)
                 async with time_limit(self.timeout, late):
                     reply = await self._provider.ask_async(name, messages, options, heard)
-                    return answered(call.answered(reply))
+                    return watched.answered(call.answered(reply))
 
     def check(self, deadline: float = 2.0) -> None:
         """
@@ -308,11 +313,15 @@ class ChatModels:
                 self.breaker.check(trial=False)
 
     @contextmanager
-    def _guarded(self) -> Iterator[None]:
+    def _guarded(self, listener: Listener | AsyncListener | None) -> Iterator[None]:
         if self.breaker is None:
             yield
             return
-        with _circuit_errors(), self.breaker.guarding(_is_the_servers):
+
+        def counts(error: BaseException) -> bool | None:
+            return _is_the_servers(error, begun=listener is not None and listener.heard)
+
+        with _circuit_errors(), self.breaker.guarding(counts, asker=current_share()[0]):
             yield
 
     def _traced(
@@ -334,5 +343,10 @@ def _circuit_errors() -> Iterator[None]:
         raise ModelUnavailableError(str(error), told=told, retry_after=error.retry_after) from error
 
 
-def _is_the_servers(error: BaseException) -> bool:
-    return isinstance(error, GenerationTimeoutError) or (isinstance(error, ModelError) and error.passing)
+def _is_the_servers(error: BaseException, begun: bool) -> bool | None:
+    if isinstance(error, GenerationTimeoutError):
+        # Of a reply that had begun, it may be the length.
+        return not begun
+    if not isinstance(error, ModelError):
+        return False
+    return None if error.doubtful else error.passing

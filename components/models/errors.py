@@ -11,15 +11,22 @@ class ModelError(Exception):
     :param passing: Whether the same call may go well a moment later.
     :param told: What callers are told in its place where the message is for the log, for it names addresses.
     :param retry_after: Seconds after which the model wants to be asked again, where that is known.
+    :param doubtful: Whether it may be due to what was asked, though the server calls it a fault of its own.
     """
 
     def __init__(
-        self, message: str, passing: bool = False, told: str = "", retry_after: int | None = None
+        self,
+        message: str,
+        passing: bool = False,
+        told: str = "",
+        retry_after: int | None = None,
+        doubtful: bool = False,
     ) -> None:
         super().__init__(message)
         self.passing = passing
         self.told = told
         self.retry_after = retry_after
+        self.doubtful = doubtful
 
 
 class ModelLoadError(ModelError, RuntimeError):

@@ -29,7 +29,10 @@ from components.models.repeating import AsyncListener, Listener, repeated, repea
 
 # Of the seconds in a server's Retry-After, more than this is rather a mistake, or a quota of days.
 MAX_RETRY_AFTER = 3600
+AWAY_STATUSES = (502, 503, 504)
+"""What a server, or a proxy before it, answers to whatever it is asked. A 500 may be about a single call."""
 _WHO = "the language model's server"
+_WHY = "its own log says why, and this one does with LOG_LEVEL=DEBUG"
 
 
 class ModelServer(ABC):
@@ -278,7 +281,7 @@ class ModelServer(ABC):
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
         return ModelRequestError(
             f"{self.title} at {self.address} gave what is no reply: {reason}",
-            told=f"{_WHO} gave what is no reply; try again, and see in the log what it gave",
+            told=f"{_WHO} gave what is no reply; try again; {_WHY}",
         )
 
     def too_long(self, reason: str) -> ContextLengthExceededError:
@@ -303,15 +306,19 @@ class ModelServer(ABC):
             told = f"{_WHO} has too many calls at the moment; try again after the seconds in Retry-After"
             return ModelBusyError(message, True, told, _retry_after(headers))
         if 400 <= status < 500:
-            told = f"{_WHO} refused the call with status {status}; the log says why"
+            told = f"{_WHO} refused the call with status {status}; {_WHY}"
             return ModelRequestError(message, told=told)
-        return ModelRequestError(message, passing=status >= 500, told=f"{_WHO} failed; try again")
+        passing = status >= 500
+        doubtful = passing and status not in AWAY_STATUSES
+        return ModelRequestError(message, passing, f"{_WHO} failed; try again", doubtful=doubtful)
 
     def late(self, model: str) -> GenerationTimeoutError:
         """:returns: The error that says so."""
         return GenerationTimeoutError(f"{model} had no reply ready after {self.timeout:g} s")
 
     def _look_for(self, model: str, response: httpx.Response) -> None:
+        if response.status_code == httpx.codes.TOO_MANY_REQUESTS:
+            return  # it is there, and may be asked less often
         if response.is_error:
             raise ModelUnavailableError(
                 f"{self.title} at {self.address} answers {response.status_code}",

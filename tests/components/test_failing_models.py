@@ -6,11 +6,13 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import httpx
 import pytest
 from haystack.dataclasses import ChatMessage, StreamingChunk
 
 from components import bounded_reading
-from components.breaking import Breaker
+from components.breaking import Breaker, BreakerState
+from components.fairness import set_share
 from components.models import repeating
 from components.models.chat_models import ChatModels
 from components.models.errors import (
@@ -311,3 +313,72 @@ def test_a_request_that_is_refused_opens_no_breaker(server: dict[str, Any], stub
     breaker = Breaker("the model's server", failures=1)
     outcome(server, False, breaker=breaker)
     assert breaker.state == "closed"
+
+
+def state_after(
+    server: dict[str, Any], *askers: str, streamed: bool = False, timeout: float = 120.0
+) -> BreakerState:
+    """Let some ask in turn, and give the state of a breaker of three failures."""
+    breaker = Breaker("the model's server", failures=3)
+
+    async def ask() -> None:
+        async with opened(server, timeout=timeout, breaker=breaker) as models:
+            for asker in askers:
+                set_share(key=asker)
+                with pytest.raises(ModelError):
+                    await models.ask_async(None, QUESTION, callback=ignore if streamed else None)
+
+    asyncio.run(ask())
+    return breaker.state
+
+
+def test_nobody_takes_the_model_from_the_others(
+    server: dict[str, Any], stub: StubLLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server's own fault may be due to one caller's question; when several callers meet it, it is the server's."""
+    monkeypatch.setattr(repeating, "RETRY_SECONDS", 0.0)
+    stub.behaviour = Behaviour(status=500)
+    assert state_after(server, *["mallory"] * 6) == "closed"
+    assert state_after(server, "mallory", "mallory", "bob") == "open"
+    stub.behaviour = Behaviour(status=502)
+    assert state_after(server, *["mallory"] * 3) == "open"
+
+
+def test_a_reply_that_is_only_too_long_opens_no_breaker(server: dict[str, Any], stub: StubLLM) -> None:
+    """Who has heard the beginning of a reply knows that the server works; who has heard nothing does not."""
+    stub.behaviour = Behaviour(hang_after=3)
+    assert state_after(server, *["bob"] * 3, streamed=True, timeout=0.1) == "closed"
+    stub.behaviour = Behaviour(hang_after=0)
+    assert state_after(server, *["bob"] * 3, streamed=True, timeout=0.1) == "open"
+
+
+def test_who_leaves_early_opens_no_breaker(server: dict[str, Any], stub: StubLLM) -> None:
+    """A caller's own deadline says nothing of the server."""
+    stub.behaviour = Behaviour(delay=FOREVER)
+    breaker = Breaker("the model's server", failures=1)
+
+    async def ask() -> None:
+        async with opened(server, breaker=breaker) as models:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await models.ask_async(None, QUESTION)
+
+    asyncio.run(ask())
+    assert breaker.state == "closed"
+
+
+def test_a_server_that_has_no_time_for_the_list_of_its_models_is_there(
+    server: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A 429 to the question which models there are is an answer, and any other error is none."""
+    for status, there in ((429, True), (500, False)):
+        models = ChatModels(**server)
+        transport = httpx.MockTransport(lambda _, status=status: httpx.Response(status))
+        monkeypatch.setattr(
+            "components.models.servers.AiohttpTransport", lambda transport=transport, **_: transport
+        )
+        if there:
+            asyncio.run(models.check_async())
+        else:
+            with pytest.raises(ModelUnavailableError):
+                asyncio.run(models.check_async())

@@ -24,6 +24,7 @@ class Stub(BaseHTTPRequestHandler):
     """Ollama's and OpenAI's protocol, with one vector for everything; counts its calls."""
 
     calls = 0
+    status = 200
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
@@ -47,7 +48,7 @@ class Stub(BaseHTTPRequestHandler):
 
     def _answer(self, data: dict[str, Any]) -> None:
         body = json.dumps(data).encode()
-        self.send_response(200)
+        self.send_response(self.status)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(body)))
         self.end_headers()
@@ -121,3 +122,13 @@ def test_one_that_keeps_failing_is_left_alone(server: EmbeddingServer, proxy: Fa
     """After some failures in a row nobody waits for it."""
     proxy.refuse()
     assert isinstance(embedded(server, 3)[-1], CircuitOpenError)
+
+
+@pytest.mark.parametrize(("status", "opens"), [(503, True), (429, True), (500, False)])
+def test_a_text_that_can_not_be_embedded_takes_the_server_from_nobody(
+    server: EmbeddingServer, monkeypatch: pytest.MonkeyPatch, status: int, opens: bool
+) -> None:
+    """A fault that may be due to one caller's text is no failure, unless the server fails others too."""
+    monkeypatch.setattr(Stub, "status", status)
+    outcomes = embedded(server, 3)
+    assert isinstance(outcomes[-1], CircuitOpenError) is opens
