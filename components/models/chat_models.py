@@ -206,7 +206,7 @@ class ChatModels:
             watched_call(self.watchers, name, messages) as watched,
             self._traced(name, messages, options, callback) as call,
         ):
-            heard = call.heard_by(listener and listener.hear)
+            heard = watched.heard_by(call.heard_by(listener and listener.hear))
             reply = self._provider.ask(name, messages, options, heard)
             return watched.answered(call.answered(reply))
 
@@ -238,7 +238,7 @@ class ChatModels:
                 watched_call(self.watchers, name, messages) as watched,
                 self._traced(name, messages, options, callback) as call,
             ):
-                heard = call.heard_by_async(listener and listener.hear)
+                heard = watched.heard_by_async(call.heard_by_async(listener and listener.hear))
                 async with time_limit(self.timeout, late):
                     reply = await self._provider.ask_async(name, messages, options, heard)
                     return watched.answered(call.answered(reply))
