@@ -198,7 +198,7 @@ class ChatModels:
         :raises ModelError: If there is no reply.
         """
         name, options = self.resolve(model), self._options(generation_kwargs)
-        listener = callback and Listener(callback)
+        listener = Listener(callback) if callback else None
         self._check_breaker()
         with (
             self.slots.held(self.timeout, name),
@@ -206,7 +206,7 @@ class ChatModels:
             watched_call(self.watchers, name, messages) as watched,
             self._traced(name, messages, options, callback) as call,
         ):
-            heard = watched.heard_by(call.heard_by(listener and listener.hear))
+            heard = watched.heard_by(call.heard_by(listener.hear if listener else None))
             reply = self._provider.ask(name, messages, options, heard)
             return watched.answered(call.answered(reply))
 
@@ -230,7 +230,7 @@ class ChatModels:
         """
         name, options = self.resolve(model), self._options(generation_kwargs)
         late = f"{name} had no reply ready"
-        listener = callback and AsyncListener(callback)
+        listener = AsyncListener(callback) if callback else None
         self._check_breaker()
         async with self.slots.held_async(self.timeout, name):
             with (
@@ -238,7 +238,7 @@ class ChatModels:
                 watched_call(self.watchers, name, messages) as watched,
                 self._traced(name, messages, options, callback) as call,
             ):
-                heard = watched.heard_by_async(call.heard_by_async(listener and listener.hear))
+                heard = watched.heard_by_async(call.heard_by_async(listener.hear if listener else None))
                 async with time_limit(self.timeout, late):
                     reply = await self._provider.ask_async(name, messages, options, heard)
                     return watched.answered(call.answered(reply))
