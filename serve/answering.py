@@ -51,7 +51,8 @@ class Answering:
         self.settings = settings
         self.registry = registry
         self.limits = CallerLimits(settings)
-        self.watchers: list[RunWatcher] = [self.limits]
+        registry.resources.chat_models.watchers.append(self.limits.call_ended)
+        self.watchers: list[RunWatcher] = []
         self.admission = Admission(self._most_questions)
 
     async def ask(

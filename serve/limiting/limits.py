@@ -3,12 +3,13 @@
 import asyncio
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from components.fairness import current_share
+from components.models.chat_models import EXTRACTIVE
+from components.models.watching import FinishedCall
 from serve.limiting.counts import MinuteCounts, Used
 from serve.limiting.errors import RateLimitedError, TooManyRequestsError
-from serve.watching import FinishedRun
 from settings import Settings
 
 
@@ -37,6 +38,7 @@ class CallerLimits:
         self._tokens = MinuteCounts(settings, "tokens") if self._most_tokens else None
         self._under_way: Counter[str] = Counter()
         self._counting: set[asyncio.Task[Used]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     @contextmanager
     def under_way(self, caller: str) -> Iterator[None]:
@@ -64,6 +66,7 @@ class CallerLimits:
         :returns: headers that tell what is left.
         :raises RateLimitedError: if there were too many this minute.
         """
+        self._loop = asyncio.get_running_loop()
         if self._requests is None:
             return {}
         most = self._most_requests
@@ -84,17 +87,23 @@ class CallerLimits:
         if used.amount >= self._most_tokens:
             raise RateLimitedError("tokens", self._most_tokens, "MAX_TOKENS_PER_MINUTE", used.seconds)
 
-    def ended(self, run: FinishedRun) -> None:
+    def call_ended(self, call: FinishedCall) -> None:
         """
-        Count the tokens of a run.
+        Count the tokens of a model call, whatever became of it; a `CallWatcher`.
 
-        :param run: the run.
+        :param call: the call.
         """
-        if self._tokens is None or run.result is None or not run.result.usage.total_tokens:
+        if self._tokens is None or self._loop is None or not call.share[0] or call.model == EXTRACTIVE:
             return
-        counting = asyncio.create_task(self._tokens.add(current_share()[0], run.result.usage.total_tokens))
-        self._counting.add(counting)
-        counting.add_done_callback(self._counting.discard)
+        # The call may have been made in a thread, or in another event loop.
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._count, call.share[0], call.spent)
+
+    def _count(self, caller: str, tokens: int) -> None:
+        if self._tokens is not None and tokens:
+            counting = asyncio.create_task(self._tokens.add(caller, tokens))
+            self._counting.add(counting)
+            counting.add_done_callback(self._counting.discard)
 
     async def close(self) -> None:
         """Count to the end, and close the connections."""

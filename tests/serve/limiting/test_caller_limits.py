@@ -140,6 +140,22 @@ def test_a_caller_has_so_many_tokens_a_minute(small: httpx.Client, stub: StubLLM
         assert client.post("/query/", json={"q": QUESTION, "tenant_id": "acme"}).status_code == 200
 
 
+def test_the_tokens_of_an_answer_that_nobody_heard_count(small: httpx.Client, stub: StubLLM) -> None:
+    """Who leaves streams before their end uses up the minute's tokens, too, by the prompt and what was written."""
+    stub.behaviour = Behaviour(hang_after=2)
+    body = {"q": QUESTION, "tenant_id": "acme", "stream": True}
+    with as_another(small, 3) as client:
+        for _ in range(20):
+            aborted = stub.aborted
+            with client.stream("POST", "/query/", json=body) as answer:
+                if answer.status_code == 429:
+                    break
+                next(line for line in answer.iter_lines() if line == "event: token")
+            stub.wait_until(lambda: stub.aborted == aborted + 1)  # noqa: B023
+        else:
+            pytest.fail("no number of answers left early uses up the tokens")
+
+
 def test_a_caller_has_so_many_requests_a_minute(tmp_path: Path) -> None:
     """Each answer tells what is left; one request too many is a 429 in the door's own form, and probes are free."""
     with RunningServer(without_llm(tmp_path, max_requests_per_minute=4)) as client:
