@@ -84,10 +84,15 @@ class UntrustedOriginError(ValueError):
         :param header: `Origin`, `Host` or `Sec-Fetch-Site`.
         :param value: what it says.
         """
-        super().__init__(
-            f"{header} is '{value[:100]}', which is not this service's own; if it is one of yours, name its host in "
-            "ALLOWED_HOSTS"
-        )
+        if header == "Sec-Fetch-Site":
+            # Without an `Origin` nobody knows which page it was, so no setting can allow it.
+            message = "a page of another website sent this; ask from a program, or on a page of this service"
+        else:
+            message = (
+                f"{header} is '{value[:100]}', which is not this service's own; if it is one of yours, name its host "
+                "in ALLOWED_HOSTS"
+            )
+        super().__init__(message)
 
 
 class LimitError(ValueError):

@@ -1,5 +1,6 @@
 """Keeping pages of other websites out: a browser sends what they ask for to any service that it can reach."""
 
+import logging
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
@@ -7,12 +8,16 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.access.asking import Access
+from serve.access.rules import rules_of
 from serve.errors import UntrustedOriginError, describe, problem_response
+
+logger = logging.getLogger("thresher.access.keys")
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _EVERY = "*"
 _OWN_PAGES = ("same-origin", "none")
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+_FORWARDING = frozenset({b"x-forwarded-for", b"forwarded", b"x-real-ip", b"via"})
 
 
 class PageGuard:
@@ -79,7 +84,12 @@ def _follows_a_link(method: str, headers: Headers) -> bool:
 
 
 class PageGuardMiddleware:
-    """Answers 403 to pages of other websites where nobody asks for a key; no such page has one of ours."""
+    """
+    Answers 403 to pages of other websites where nobody asks for a key; no such page has one of ours.
+
+    What is open even where keys are asked for is open to every page, too: it does nothing and tells no secret. Says
+    once when a proxy seems to bring others to a service that takes every caller for somebody on this machine.
+    """
 
     def __init__(self, app: ASGIApp, access: Access, guard: PageGuard, always: Iterable[str] = ()) -> None:
         """
@@ -94,6 +104,7 @@ class PageGuardMiddleware:
         self._access = access
         self._guard = guard
         self._always = frozenset(always)
+        self._has_warned = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """
@@ -103,15 +114,34 @@ class PageGuardMiddleware:
         :param receive: gives the request's messages.
         :param send: takes the response's messages.
         """
-        if scope["type"] == "http" and (not self._access.is_on or scope["path"] in self._always):
+        if scope["type"] == "http":
+            self._look_for_a_proxy(scope)
             try:
-                # Browsers ask so whether a page may; the answer is no, or what HAYHOOKS_CORS_ALLOW_ORIGINS says.
-                if scope["method"] != "OPTIONS":
+                if self._is_guarded(scope):
                     self._guard.check(scope["method"], Headers(scope=scope))
             except UntrustedOriginError as error:
                 await problem_response(scope, *describe(error))(scope, receive, send)
                 return
         await self.app(scope, receive, send)
+
+    def _is_guarded(self, scope: Scope) -> bool:
+        method, path = scope["method"], scope["path"]
+        # Browsers ask so whether a page may; the answer is no, or what HAYHOOKS_CORS_ALLOW_ORIGINS says.
+        if method == "OPTIONS" or (self._access.is_on and path not in self._always):
+            return False
+        rules = list(rules_of(method, path))
+        return not rules or not all(rule.is_open for rule in rules)
+
+    def _look_for_a_proxy(self, scope: Scope) -> None:
+        if self._has_warned or self._access.is_on or self._access.is_off_by_choice:
+            return
+        if any(name in _FORWARDING for name, _ in scope["headers"]):
+            self._has_warned = True
+            logger.warning(
+                "a proxy passes requests on to this service, which asks nobody for a key: whoever reaches the proxy "
+                "may read, change and delete every tenant's documents; make a key with `thresher keys create --tenant "
+                "NAME --role query --role ingest`, or set AUTH=off if the proxy decides who may come in"
+            )
 
 
 class AnswerHeadersMiddleware:

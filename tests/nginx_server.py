@@ -25,18 +25,19 @@ http {{
     uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
     server {{
         listen 127.0.0.1:{port};
-        location / {{ proxy_pass {upstream}; }}
+        location / {{ proxy_pass {upstream}; {more} }}
     }}
 }}
 """
 
 
 @contextmanager
-def nginx_before(upstream: str) -> Iterator[str]:
+def nginx_before(upstream: str, more: str = "") -> Iterator[str]:
     """
     Run nginx in front of a server; skip the test where there is no nginx, but fail it on CI.
 
     :param upstream: the server's URL.
+    :param more: what else its configuration says where it passes requests on.
     :returns: nginx's URL.
     """
     # Debian has it where the PATH of an ordinary user does not lead.
@@ -49,7 +50,8 @@ def nginx_before(upstream: str) -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="thresher-nginx-") as name:
         folder, port = Path(name), free_port()
         config = folder / "nginx.conf"
-        config.write_text(CONFIG.format(folder=folder, port=port, upstream=upstream), encoding="utf-8")
+        text = CONFIG.format(folder=folder, port=port, upstream=upstream, more=more)
+        config.write_text(text, encoding="utf-8")
         with (folder / "nginx.log").open("ab") as output:
             command = [program, "-c", str(config), "-p", str(folder), "-e", "stderr"]
             process = subprocess.Popen(command, stdout=output, stderr=output)

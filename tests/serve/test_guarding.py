@@ -6,9 +6,13 @@ from pathlib import Path
 
 import httpx
 import pytest
+from starlette.responses import PlainTextResponse
+from starlette.testclient import TestClient
 
 from serve.access import Role
+from serve.access.asking import Access
 from serve.access.keys import new_key
+from serve.guarding import PageGuard, PageGuardMiddleware
 from tests.serve.conftest import RunningServer, without_llm
 
 FORM = {"files": ("note.txt", b"The tower is 90 m tall.")}
@@ -78,9 +82,44 @@ def test_no_route_answers_a_foreign_page(plain: httpx.Client, method: str, path:
 
 
 def test_links_of_other_websites_lead_here(plain: httpx.Client) -> None:
-    """Who follows a link to the playground sees it."""
+    """Who follows a link to something sees it."""
     followed = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
-    assert plain.get("/", headers=followed).status_code == 200
+    assert plain.get("/modes", headers=followed).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/playground/app.js", "/health", "/ready"])
+def test_what_tells_nothing_is_open_to_every_page(plain: httpx.Client, path: str) -> None:
+    """The playground's files and the probes pass, for behind a proxy any name and origin may be the service's own."""
+    for headers in (REBOUND, CROSS, {"Origin": "http://rag.example"}):
+        assert plain.get(path, headers=headers).status_code in ((200, 503) if path == "/ready" else (200,))
+        assert plain.head(path, headers=headers).status_code != 403
+        assert plain.post(path, headers=headers).status_code == 403
+
+
+def test_refusal_says_what_helps(plain: httpx.Client) -> None:
+    """A setting is named where it helps, and not where only the browser's mark was seen."""
+    for headers in (REBOUND, {"Origin": "https://evil.example"}):
+        assert "ALLOWED_HOSTS" in plain.get("/modes", headers=headers).json()["detail"]
+    told = plain.get("/modes", headers=CROSS).json()["detail"]
+    assert "a page of another website sent this" in told
+    assert "ALLOWED_HOSTS" not in told
+
+
+@pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded", "X-Real-IP", "Via"])
+@pytest.mark.parametrize("auth", ["auto", "off"])
+def test_a_proxy_is_told_of_unless_it_is_meant(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, header: str, auth: str
+) -> None:
+    """Each header that proxies send is noticed once; AUTH=off says that the proxy decides who may come in."""
+    guarded = PageGuardMiddleware(
+        PlainTextResponse("here"), Access(without_llm(tmp_path, auth=auth)), PageGuard([], only_local=True)
+    )
+    client = TestClient(guarded, "http://localhost")
+    for _ in range(2):
+        assert client.get("/modes", headers={header: "192.0.2.1"}).text == "here"
+    assert [record.levelname for record in caplog.records if "proxy" in record.message] == (
+        ["WARNING"] if auth == "auto" else []
+    )
 
 
 def test_where_keys_are_asked_for_the_key_counts(tmp_path: Path) -> None:
