@@ -58,6 +58,9 @@ class Settings(BaseSettings):
             " keys with the role `admin`."
         ),
     )
+    metrics_host: str | None = Field(
+        None, description="Address that `METRICS_PORT` is bound to, e.g. `127.0.0.1`; unset, that of `HOST`."
+    )
     metrics_tenants: bool = Field(
         False, description="Whether `/metrics` also counts answers by tenant, which tells who there is."
     )
@@ -76,6 +79,11 @@ class Settings(BaseSettings):
         32 * 1024 * 1024,
         ge=1024,
         description="Largest request body accepted, in bytes; a larger one is a 413.",
+    )
+    max_question_bytes: int = Field(
+        8 * 1024 * 1024,
+        ge=1024,
+        description="Largest body of a question, a batch or a conversation, in bytes; a larger one is a 413.",
     )
     max_top_k: int = Field(50, ge=1, description="Largest `k` (chunks to retrieve) a request may ask for.")
     request_timeout: float = Field(300.0, gt=0, description="Seconds a query may take before it is a 504.")
@@ -380,6 +388,7 @@ class Settings(BaseSettings):
         "openai_api_key",
         "redis_url",
         "metrics_port",
+        "metrics_host",
         "pipelines_dir",
         "llm_gguf_path",
         "api_keys_file",

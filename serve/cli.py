@@ -43,15 +43,17 @@ def serve(
         log_as_set(settings)
         log_uncaught()
         service = Service(settings)
-        url = server.url_of(bound)
+        url, listening = server.url_of(bound), server.listening_url(bound)
         if logs_for_people(settings.log_format):
             err.print(
-                f"Thresher on [bold]{url}[/] — page: {url}/ — API: {url}/docs — data:"
+                f"Thresher on [bold]{listening}[/] — page: {url}/ — API: {url}/docs — data:"
                 f" {escape(str(settings.data_dir))}",
                 soft_wrap=True,
             )
         else:
-            logging.getLogger("thresher.service").info("listening on %s; data: %s", url, settings.data_dir)
+            logging.getLogger("thresher.service").info(
+                "listening on %s; data: %s", listening, settings.data_dir
+            )
         server.run(build_app(service), bound, service.lock, settings)
 
 

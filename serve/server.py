@@ -24,11 +24,12 @@ class AddressInUseError(RuntimeError):
     """The server can't bind its address."""
 
 
-def bind(settings: Settings) -> socket.socket:
+def bind(settings: Settings, names: str = "HOST or PORT") -> socket.socket:
     """
-    Bind the server's address, so that a port of 0 is known and a taken one is an error before anything is loaded.
+    Bind a server's address, so that a port of 0 is known and a taken one is an error before anything is loaded.
 
     :param settings: has `host` and `port`.
+    :param names: the settings that these are from, for messages.
     :returns: the bound socket.
     :raises AddressInUseError: if the address can't be had.
     """
@@ -42,7 +43,7 @@ def bind(settings: Settings) -> socket.socket:
     except OSError as error:
         bound.close()
         raise AddressInUseError(
-            f"can't listen on {settings.host}:{settings.port}: {error.strerror}; set HOST or PORT (0 takes a free one)"
+            f"can't listen on {settings.host}:{settings.port}: {error.strerror}; set {names} (0 takes a free one)"
         ) from None
     return bound
 
@@ -55,8 +56,20 @@ def url_of(bound: socket.socket) -> str:
     :returns: the URL.
     """
     host, port = bound.getsockname()[:2]
-    if host in ("0.0.0.0", "::"):
-        host = "127.0.0.1"
+    return _url("127.0.0.1" if host in ("0.0.0.0", "::") else host, port)
+
+
+def listening_url(bound: socket.socket) -> str:
+    """
+    Give the base URL as it was bound: that of all addresses names no machine, but says who can reach it.
+
+    :param bound: the socket.
+    :returns: the URL.
+    """
+    return _url(*bound.getsockname()[:2])
+
+
+def _url(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from serve.server import AddressInUseError, bind, url_of
+from serve.server import bind, listening_url
 from serve.telemetry.live import LiveFigures
 from serve.telemetry.metrics import Metrics
 from settings import Settings
@@ -71,10 +71,9 @@ class MetricsServer:
         self._serving: asyncio.Task[None] | None = None
         if settings.metrics_port is None:
             return
-        try:
-            self._bound = bind(settings.model_copy(update={"port": settings.metrics_port}))
-        except AddressInUseError as error:
-            raise AddressInUseError(f"METRICS_PORT: {error}") from None
+        host = settings.metrics_host or settings.host
+        own = settings.model_copy(update={"host": host, "port": settings.metrics_port})
+        self._bound = bind(own, "METRICS_HOST or METRICS_PORT")
 
         async def metrics(_: Request) -> Response:
             return Response(await scrape.text(), media_type=MEDIA_TYPE)
@@ -82,7 +81,13 @@ class MetricsServer:
         app = Starlette(routes=[Route(PATH, metrics)])
         config = uvicorn.Config(app, log_config=None, access_log=False, server_header=False, lifespan="off")
         self._server = _QuietServer(config)
-        logger.info("metrics: %s%s", url_of(self._bound), PATH)
+        logger.info("metrics: %s%s", listening_url(self._bound), PATH)
+        if not own.bound_to_loopback:
+            logger.warning(
+                "whoever reaches %s may read the metrics without a key: let only Prometheus reach the port, or set "
+                "METRICS_HOST=127.0.0.1",
+                listening_url(self._bound),
+            )
 
     def start(self) -> None:
         """Begin to serve in the running event loop."""
