@@ -27,6 +27,7 @@ from settings import Settings
 class _Outcome:
     result: QueryResult | None = None
     first_token: float | None = None
+    began: bool = False
 
 
 class Answering:
@@ -84,6 +85,7 @@ class Answering:
         asked = self.registry[mode]
         with self._watched(mode, query, history, inputs) as outcome:
             async with self._admitted(inputs, timeout, patient) as seconds:
+                outcome.began = True
                 result = await asked.run_async(query, history, seconds, **inputs)
             outcome.result = result
         timing.note(result)
@@ -126,6 +128,7 @@ class Answering:
                 self._admitted(inputs, timeout) as seconds,
                 aclosing(mode.stream(query, history, seconds, **inputs)) as events,
             ):
+                outcome.began = True
                 async for event in events:
                     if isinstance(event.data, QueryResult):
                         outcome.result = event.data
@@ -161,6 +164,7 @@ class Answering:
                 result,
                 None if result else error,
                 None if first is None else first - begin,
+                outcome.began,
             )
             tell(self.watchers, run)
 

@@ -8,6 +8,8 @@ from registry import ModeRegistry
 from serve.ingestion_schemas import DEFAULT_PIPELINE
 from serve.jobs import Job, JobKind, JobQueue, Source
 from serve.reindexing import Reindexer
+from serve.telemetry.run_metrics import RunMetrics
+from serve.traces.errors import RunsNotForgottenError, TraceStoreError
 from serve.traces.keeping import RunKeeper
 
 # No client's key has a line break, as a header can't.
@@ -25,15 +27,23 @@ class Holdings:
     ```
     """
 
-    def __init__(self, registry: ModeRegistry, jobs: JobQueue, runs: RunKeeper | None = None) -> None:
+    def __init__(
+        self,
+        registry: ModeRegistry,
+        jobs: JobQueue,
+        runs: RunKeeper | None = None,
+        figures: RunMetrics | None = None,
+    ) -> None:
         """
         Create the holdings.
 
         :param registry: has the stores and the indexing pipelines.
         :param jobs: the job queue.
         :param runs: keeps runs, where they are kept.
+        :param figures: counts runs.
         """
         self._runs = runs
+        self._figures = figures
         self._registry = registry
         self._stores = registry.resources.document_stores
         self._jobs = jobs
@@ -58,18 +68,26 @@ class Holdings:
         :param tenant_id: the tenant.
         :returns: how many jobs were cancelled.
         :raises UnknownTenantError: if there is nothing of it.
-        :raises TraceStoreError: if the store of runs does not answer.
+        :raises RunsNotForgottenError: if all went but what is kept of its questions.
         """
-        if self._runs is not None:
-            await self._runs.forget(tenant_id)
         await self._jobs.mark_deleted(tenant_id, None)
         unfinished = [job.job_id for job in await self._jobs.unfinished(tenant_id)]
         await asyncio.gather(*(self._jobs.cancel(job_id) for job_id in unfinished))
         await self._jobs.forget_sources(tenant_id)
         dropped = await self._stores.drop_async(tenant_id)
-        if not dropped and not unfinished:
+        # Last, so that nothing is kept of questions that were asked until now and are being answered.
+        forgotten = await self._forget(tenant_id)
+        if not dropped and not unfinished and not forgotten:
             raise UnknownTenantError(f"tenant '{tenant_id}' has no documents and no jobs")
         return len(unfinished)
+
+    async def _forget(self, tenant_id: str) -> int:
+        if self._figures is not None:
+            self._figures.forget(tenant_id)
+        try:
+            return 0 if self._runs is None else await self._runs.forget(tenant_id)
+        except TraceStoreError as error:
+            raise RunsNotForgottenError(str(error)) from error
 
     async def reindex(self, tenant_id: str, request_id: str) -> Job:
         """

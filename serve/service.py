@@ -77,7 +77,10 @@ class Service:
             raise
         self.wrappers: dict[str, NativeWrapper] = {}
         self.answering = Answering(settings, self.registry)
-        self.metrics = Metrics(settings.api_version, self.registry, settings.metrics_tenants)
+        is_tenant = self.registry.resources.document_stores.has_opened
+        self.metrics = Metrics(
+            settings.api_version, self.registry, is_tenant if settings.metrics_tenants else None
+        )
         self.answering.watchers.append(self.metrics.runs)
         self.activity = Activity()
         works = works and settings.redis_url is None
@@ -101,10 +104,10 @@ class Service:
         logger.info(
             "documents: %s Chroma; embeddings: %s", shared.document_stores.location, shared.embedding_name
         )
-        self.runs = open_keeper(settings)
+        self.runs = open_keeper(settings, is_tenant)
         if self.runs is not None:
             self.answering.watchers.append(self.runs)
-        self.holdings = Holdings(self.registry, self.jobs, self.runs)
+        self.holdings = Holdings(self.registry, self.jobs, self.runs, self.metrics.runs)
         self._workers: int | None = None
         self.readiness = self._watched()
         for fault in self.registry.faults:

@@ -29,6 +29,7 @@ class FinishedRun:
     :param result: the answer; None when there was none.
     :param error: why there was none; of a caller that left `asyncio.CancelledError` or `GeneratorExit`.
     :param first_token_seconds: when the first token of a streamed answer came.
+    :param began: whether the mode began with it; False of a question that was not let in.
     """
 
     request_id: str | None
@@ -41,6 +42,7 @@ class FinishedRun:
     result: QueryResult | None = None
     error: BaseException | None = None
     first_token_seconds: float | None = None
+    began: bool = True
 
 
 class RunWatcher(Protocol):

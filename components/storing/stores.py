@@ -124,6 +124,16 @@ class TenantDocumentStores:
         """
         return self._open(tenant_id, create=True)
 
+    def has_opened(self, tenant_id: str) -> bool:
+        """
+        Say whether a tenant has documents, as far as is known without asking Chroma.
+
+        :param tenant_id: the tenant.
+        :returns: whether it had some when it was last looked up; False of one that was not looked up for long.
+        """
+        with self._lock:
+            return tenant_id in self._handles
+
     async def get_async(self, tenant_id: str) -> TenantDocumentStore:
         """Give the store of a tenant that has documents; see `get`."""
         if (store := self._fresh(tenant_id)) is not None:

@@ -5,7 +5,7 @@ No label holds what a caller chooses freely: routes, modes, stages, models and k
 
 import platform
 import time
-from collections.abc import Container, Iterable
+from collections.abc import Callable, Container, Iterable
 
 from prometheus_client import (
     CollectorRegistry,
@@ -20,18 +20,13 @@ from prometheus_client import (
 )
 
 from components.models.watching import FinishedCall
-from serve.errors import describe
 from serve.jobs import JobInput, JobStatus, SourceResult
-from serve.watching import FinishedRun
+from serve.telemetry.run_metrics import SECONDS, RunMetrics, outcome_of
 
 # A second series for each, of which nobody asks.
 disable_created_metrics()
 
-SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 JOB_SECONDS = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3_600.0, 4 * 3_600.0)
-OK = "ok"
-LEFT = "left"
-"""How a run ended whose caller went away."""
 
 
 class Metrics:
@@ -46,13 +41,15 @@ class Metrics:
     ```
     """
 
-    def __init__(self, version: str, modes: Container[str] = (), by_tenant: bool = False) -> None:
+    def __init__(
+        self, version: str, modes: Container[str] = (), is_tenant: Callable[[str], bool] | None = None
+    ) -> None:
         """
         Begin with nothing counted.
 
         :param version: the service's version.
         :param modes: the names of the modes.
-        :param by_tenant: whether runs are also counted by tenant.
+        :param is_tenant: tells at once whether there is such a tenant; without it no runs are counted by tenant.
         """
         self.registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
@@ -60,7 +57,7 @@ class Metrics:
         build = Info("thresher_build", "What runs.", registry=self.registry)
         build.info({"version": version, "python": platform.python_version()})
         self.requests = RequestMetrics(self.registry)
-        self.runs = RunMetrics(self.registry, modes, by_tenant)
+        self.runs = RunMetrics(self.registry, modes, is_tenant)
         self.calls = CallMetrics(self.registry)
         self.jobs = JobMetrics(self.registry)
 
@@ -98,78 +95,6 @@ class RequestMetrics:
         )
 
 
-class RunMetrics:
-    """Counts runs of modes; a `RunWatcher`."""
-
-    def __init__(self, registry: CollectorRegistry, modes: Container[str], by_tenant: bool) -> None:
-        """
-        Begin with none.
-
-        :param registry: where the figures are found.
-        :param modes: the names of the modes.
-        :param by_tenant: whether runs are also counted by tenant.
-        """
-        self._modes = modes
-
-        def counter(name: str, about: str, *labels: str) -> Counter:
-            return Counter(f"thresher_{name}", about, labels, registry=registry)
-
-        def seconds(name: str, about: str, *labels: str) -> Histogram:
-            return Histogram(f"thresher_{name}_seconds", about, labels, buckets=SECONDS, registry=registry)
-
-        self._runs = counter(
-            "runs",
-            "Questions, by mode and outcome: 'ok', 'left', or the kind of problem.",
-            "mode",
-            "outcome",
-        )
-        self._seconds = seconds("run_duration", "Time of a question, by mode.", "mode")
-        self._stages = seconds("stage_duration", "Time of each stage of a mode that ran.", "mode", "stage")
-        self._first_token = seconds(
-            "first_token", "Time to the first token of a streamed answer, by mode.", "mode"
-        )
-        self._strategies = counter("strategies", "What corrective RAG did, by mode.", "mode", "strategy")
-        self._grades = counter("grades", "Chunks graded, by mode and label.", "mode", "label")
-        self._unanswered = counter("cannot_answer", "Answers that say the documents do not hold it.", "mode")
-        self._fallbacks = counter("fallbacks", "Runs that another mode finished.", "mode", "to")
-        self._removed = counter("removed_citations", "Citations that the model made up, by mode.", "mode")
-        self._tenants = counter("tenant_runs", "Answers, by tenant.", "tenant") if by_tenant else None
-
-    def ended(self, run: FinishedRun) -> None:
-        """
-        Count a run.
-
-        :param run: the run.
-        """
-        mode = run.mode if run.mode in self._modes else "(unknown)"
-        self._runs.labels(mode, _outcome(run)).inc()
-        self._seconds.labels(mode).observe(run.seconds)
-        if run.first_token_seconds is not None:
-            self._first_token.labels(mode).observe(run.first_token_seconds)
-        if run.result is not None:
-            self._answered(mode, run)
-
-    def _answered(self, mode: str, run: FinishedRun) -> None:
-        result = run.result
-        assert result is not None
-        for stage, seconds in result.timings.items():
-            if stage != "total":
-                self._stages.labels(mode, stage).observe(seconds)
-        for grade in result.grades or ():
-            self._grades.labels(mode, grade.label).inc()
-        if result.strategy:
-            self._strategies.labels(mode, result.strategy).inc()
-        if result.cannot_answer:
-            self._unanswered.labels(mode).inc()
-        if result.fallback:
-            self._fallbacks.labels(mode, result.fallback.mode).inc()
-        if result.removed_citations:
-            self._removed.labels(mode).inc(result.removed_citations)
-        if self._tenants is not None:
-            # Of a tenant that has documents, so that nobody fills the memory with names.
-            self._tenants.labels(run.inputs.get("tenant_id", "")).inc()
-
-
 class CallMetrics:
     """Counts calls of language models; `ended` is a `CallWatcher`."""
 
@@ -205,7 +130,7 @@ class CallMetrics:
 
         :param call: the call.
         """
-        self._calls.labels(call.model, _kind(call.error)).inc()
+        self._calls.labels(call.model, outcome_of(call.error)).inc()
         self._seconds.labels(call.model).observe(call.seconds)
         for kind in ("prompt", "completion"):
             self._tokens.labels(call.model, kind).inc(call.usage.get(f"{kind}_tokens") or 0)
@@ -261,14 +186,3 @@ class JobMetrics:
         for result in results:
             self._documents.labels(result.status).inc()
             self._chunks.inc(result.chunks)
-
-
-def _outcome(run: FinishedRun) -> str:
-    return OK if run.result is not None else _kind(run.error)
-
-
-def _kind(error: BaseException | None) -> str:
-    if error is None:
-        return OK
-    # Who leaves, cancels.
-    return describe(error)[1] if isinstance(error, Exception) else LEFT

@@ -20,3 +20,12 @@ class TraceStoreError(Exception):
     """The store of runs does not answer, or can't be read or written."""
 
     told = "the store of runs does not answer; try again after the seconds in Retry-After"
+
+
+class RunsNotForgottenError(TraceStoreError):
+    """All of a tenant was deleted but what is kept of its questions."""
+
+    told = (
+        "the documents and jobs of the tenant are deleted, but not what is kept of its questions: the store of runs"
+        " does not answer; delete the tenant again after the seconds in Retry-After"
+    )

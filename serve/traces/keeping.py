@@ -7,6 +7,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from serve.errors import describe
+from serve.tenancy import DEFAULT_TENANT
 from serve.traces.errors import TraceStoreError
 from serve.traces.records import KeptRun, kept_run
 from serve.traces.redis_store import RedisTraceStore
@@ -30,21 +32,24 @@ class RunKeeper:
 
     Usage example:
     ```python
-    keeper = RunKeeper(SqliteTraceStore(data_dir, ttl=3600, max_runs=1000), keeps_content=False)
+    store = SqliteTraceStore(data_dir, ttl=3600, max_runs=1000)
+    keeper = RunKeeper(store, keeps_content=False, is_tenant=document_stores.has_opened)
     answering.watchers.append(keeper)
     runs = await keeper.find("4d8f", lambda tenant_id: tenant_id == "acme")
     ```
     """
 
-    def __init__(self, store: TraceStore, keeps_content: bool) -> None:
+    def __init__(self, store: TraceStore, keeps_content: bool, is_tenant: Callable[[str], bool]) -> None:
         """
         Begin to keep.
 
         :param store: where.
         :param keeps_content: whether questions and answers are kept, too.
+        :param is_tenant: tells at once whether there is such a tenant.
         """
         self._store = store
         self._keeps_content = keeps_content
+        self._is_tenant = is_tenant
         self._waiting: queue.Queue[KeptRun | threading.Event | None] = queue.Queue(_MOST_WAITING)
         self._said = 0.0
         self._thread = threading.Thread(target=self._work, name="traces", daemon=True)
@@ -54,9 +59,13 @@ class RunKeeper:
         """
         Take note of a run; where too many wait to be written, it is not kept.
 
+        What is refused is not kept either, so that whoever asks for what there is not, pushes nothing out.
+
         :param run: the run.
         """
-        if run.request_id is None:
+        if run.request_id is None or _is_refused(run):
+            return
+        if not self._is_tenant(run.inputs.get("tenant_id", DEFAULT_TENANT)):
             return
         try:
             self._waiting.put_nowait(kept_run(run, self._keeps_content))
@@ -75,15 +84,15 @@ class RunKeeper:
         await asyncio.to_thread(self._flush)
         return await asyncio.to_thread(self._store.find, request_id, may_read)
 
-    async def forget(self, tenant_id: str) -> None:
+    async def forget(self, tenant_id: str) -> int:
         """
-        Forget all runs of a tenant.
+        Forget all runs of a tenant; of those that have begun none will be kept.
 
         :param tenant_id: the tenant.
+        :returns: how many there were.
         :raises TraceStoreError: if the store fails.
         """
-        await asyncio.to_thread(self._flush)
-        await asyncio.to_thread(self._store.forget, tenant_id)
+        return await asyncio.to_thread(self._store.forget, tenant_id)
 
     def close(self) -> None:
         """Write what waits, within a few seconds."""
@@ -137,11 +146,16 @@ class RunKeeper:
             logger.warning("runs are not kept (TRACE_STORE): %s", why)
 
 
-def open_keeper(settings: Settings) -> RunKeeper | None:
+def _is_refused(run: FinishedRun) -> bool:
+    return not run.began or (isinstance(run.error, Exception) and describe(run.error)[0] < 500)
+
+
+def open_keeper(settings: Settings, is_tenant: Callable[[str], bool]) -> RunKeeper | None:
     """
     Begin to keep runs, if the settings say so.
 
     :param settings: say whether, where and how long.
+    :param is_tenant: tells at once whether there is such a tenant.
     :returns: the keeper, or None.
     """
     if not settings.trace_store:
@@ -152,4 +166,4 @@ def open_keeper(settings: Settings) -> RunKeeper | None:
         store = SqliteTraceStore(settings.data_dir, **limits)
     else:
         store = RedisTraceStore(settings.redis_url.get_secret_value(), settings.redis_prefix, **limits)
-    return RunKeeper(store, settings.trace_content)
+    return RunKeeper(store, settings.trace_content, is_tenant)

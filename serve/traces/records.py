@@ -91,7 +91,9 @@ class KeptRun(BaseModel):
     fallback: Fallback | None = None
     model: str | None = None
     finish_reason: str | None = None
-    prompt_hash: str | None = Field(None, description="SHA-256 of what the model was asked.")
+    prompt_hash: str | None = Field(
+        None, description="SHA-256 of the run's `salt` and the `prompt_hash` that `explain` tells."
+    )
     answer: KeptText | None = None
     usage: Usage = Field(default_factory=Usage)
     timings: dict[str, float] = Field(default_factory=dict)
@@ -107,6 +109,7 @@ def kept_run(run: FinishedRun, keeps_content: bool) -> KeptRun:
     :returns: the record.
     """
     inputs = {name: value for name, value in run.inputs.items() if value is not None and name != "explain"}
+    texts = _Texts(keeps_content)
     ids = current_trace_ids()
     return KeptRun(
         request_id=run.request_id or "",
@@ -117,8 +120,8 @@ def kept_run(run: FinishedRun, keeps_content: bool) -> KeptRun:
         seconds=round(run.seconds, 4),
         inputs={name: inputs[name] for name in _PLAIN if name in inputs},
         error=_error(run.error) if run.error is not None else None,
-        **_texts(run, inputs, _Texts(keeps_content)),
-        **(_outcome(run.result) if run.result is not None else {}),
+        **_texts(run, inputs, texts),
+        **(_outcome(run.result, texts.salt) if run.result is not None else {}),
     )
 
 
@@ -130,7 +133,7 @@ def outcome_of(result: QueryResult, salt: str) -> dict[str, Any]:
     :param salt: the record's.
     :returns: the fields of `KeptRun` by name.
     """
-    return {**_outcome(result), "answer": _Texts(True, salt).kept(result.answer)}
+    return {**_outcome(result, salt), "answer": _Texts(True, salt).kept(result.answer)}
 
 
 def salted_hash(text: str, salt: str) -> str:
@@ -189,7 +192,8 @@ def _texts(run: FinishedRun, inputs: dict[str, Any], texts: _Texts) -> dict[str,
     }
 
 
-def _outcome(result: QueryResult) -> dict[str, Any]:
+def _outcome(result: QueryResult, salt: str) -> dict[str, Any]:
+    prompt_hash = result.prompt_hash or (result.explanation.prompt_hash if result.explanation else None)
     return {
         "chunks": _chunks(result),
         "strategy": result.strategy,
@@ -198,7 +202,7 @@ def _outcome(result: QueryResult) -> dict[str, Any]:
         "fallback": result.fallback,
         "model": result.model,
         "finish_reason": result.finish_reason,
-        "prompt_hash": result.prompt_hash or (result.explanation.prompt_hash if result.explanation else None),
+        "prompt_hash": salted_hash(prompt_hash, salt) if prompt_hash else None,
         "usage": result.usage,
         "timings": result.timings,
     }

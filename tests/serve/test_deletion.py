@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,12 +11,18 @@ import pytest
 from haystack import Document
 
 from components.pacing import paced_by
-from components.storing import Generation, TenantDocumentStores
+from components.storing import Generation, TenantDocumentStores, UnknownTenantError
 from components.writing import TenantDocumentWriter
 from modes.indexing import IndexingResult
+from modes.results import QueryResult
+from serve.errors import describe
 from serve.holdings import Holdings
 from serve.indexer import DELETED, Indexer
 from serve.jobs import JobInput, JobInterrupted, LoadedSource
+from serve.traces.errors import RunsNotForgottenError, TraceStoreError
+from serve.traces.keeping import RunKeeper
+from serve.traces.sqlite_store import SqliteTraceStore
+from serve.watching import FinishedRun
 
 
 @pytest.fixture
@@ -126,3 +133,57 @@ def test_a_text_sent_again_takes_what_a_later_one_left(stores: TenantDocumentSto
     [result] = indexer.work(job, [LoadedSource(id="a", accepted_at=3.0, text="text")])
     assert (result.reason, pipeline.runs) == ("unchanged", 1)
     assert [chunk.content for chunk in stores.get("acme").filter_documents()] == ["text"]
+
+
+class Runs(SqliteTraceStore):
+    """A store of runs that can be away."""
+
+    away = False
+
+    def forget(self, tenant_id: str) -> int:
+        if self.away:
+            raise TraceStoreError("away")
+        return super().forget(tenant_id)
+
+
+def test_what_is_asked_while_a_tenant_is_deleted_is_not_kept(
+    stores: TenantDocumentStores, tmp_path: Path
+) -> None:
+    """A question that ends after the deletion of its tenant leaves no run; where runs can't be forgotten it is told."""
+
+    async def nothing(*_: Any) -> list[Any]:
+        return []
+
+    def question() -> FinishedRun:
+        began, answered = datetime.now(UTC), QueryResult(mode="crag", answer="330 metres.")
+        return FinishedRun("r1", "crag", "How tall?", (), {"tenant_id": "acme"}, began, 1.0, answered)
+
+    async def ask_and_delete() -> None:
+        assert await holdings.delete_tenant("acme") == 0
+        runs.ended(under_way)
+        assert await runs.find("r1", lambda _: True) == []
+        write(stores, Document(id="a", content="one"))
+        runs.ended(question())
+        store.away = True
+        with pytest.raises(RunsNotForgottenError, match="away") as raised:
+            await holdings.delete_tenant("acme")
+        assert describe(raised.value)[:2] == (503, "trace-store-unavailable")
+        assert "delete the tenant again" in describe(raised.value)[2]
+        assert len(await runs.find("r1", lambda _: True)) == 1
+        with pytest.raises(UnknownTenantError):
+            stores.get("acme")
+        store.away = False
+        assert await holdings.delete_tenant("acme") == 0
+        assert await runs.find("r1", lambda _: True) == []
+        with pytest.raises(UnknownTenantError):
+            await holdings.delete_tenant("acme")
+
+    registry: Any = SimpleNamespace(resources=SimpleNamespace(document_stores=stores))
+    jobs: Any = SimpleNamespace(mark_deleted=nothing, unfinished=nothing, forget_sources=nothing)
+    store = Runs(tmp_path / "runs", ttl=60, max_runs=10)
+    runs = RunKeeper(store, keeps_content=True, is_tenant=lambda _: True)
+    holdings = Holdings(registry, jobs, runs)
+    write(stores, Document(id="a", content="one"))
+    under_way = question()
+    asyncio.run(ask_and_delete())
+    runs.close()

@@ -45,12 +45,16 @@ def test_a_run_tells_how_an_answer_came_about(keyed: KeyedServer) -> None:
 
 
 def test_a_failed_question_is_kept_too(keyed: KeyedServer) -> None:
-    """A question that was not answered has a run with the kind of its problem."""
-    headers = {**keyed.shown("acme"), "X-Request-ID": "run-failed"}
-    body = {"q": QUESTION, "mode": "standard", "json_schema": {"type": "object"}}
-    assert keyed.client.post("/query/", json=body, headers=headers).status_code == 422
-    [run] = trace(keyed, "acme", "run-failed").json()["items"]
-    assert run["error"] == {"status": 422, "kind": "unsupported-input"}
+    """A question that could not be answered has a run with the kind of its problem; one that was refused has none."""
+    body = {"q": QUESTION, "mode": "structured", "json_schema": {"type": "object"}}
+    for mode, status in (("structured", 503), ("standard", 422)):
+        headers = {**keyed.shown("acme"), "X-Request-ID": f"run-{status}"}
+        assert (
+            keyed.client.post("/query/", json={**body, "mode": mode}, headers=headers).status_code == status
+        )
+    [run] = trace(keyed, "acme", "run-503").json()["items"]
+    assert run["error"] == {"status": 503, "kind": "model-needed"}
+    assert trace(keyed, "acme", "run-422").status_code == 404
 
 
 def test_a_foreign_run_is_as_one_that_is_not_there(keyed: KeyedServer) -> None:
@@ -88,7 +92,9 @@ def test_deleting_a_tenant_deletes_its_runs(keyed: KeyedServer) -> None:
     """With a tenant goes what is kept of its questions."""
     operator = keyed.shown("operator")
     texts = {"tenant_id": "leaver", "texts": ["The tower is 330 metres tall."]}
-    keyed.client.post("/ingest/", json=texts, headers=operator)
+    job = keyed.client.post("/ingest/", json=texts, headers=operator).json()
+    with httpx.Client(base_url=keyed.client.base_url, headers=operator, trust_env=False) as client:
+        finished(client, job)
     body = {"q": QUESTION, "tenant_id": "leaver"}
     keyed.client.post("/query/", json=body, headers={**operator, "X-Request-ID": "run-leaver"})
     assert trace(keyed, "operator", "run-leaver").status_code == 200

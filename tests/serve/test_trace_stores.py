@@ -4,19 +4,24 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from haystack.dataclasses import ChatMessage
 
+from components.models.errors import ModelUnavailableError
+from components.storing import UnknownTenantError
+from modes.failures import UnsupportedInputError
 from modes.results import QueryResult
+from serve.limiting.errors import OverloadedError
 from serve.traces.errors import TraceStoreError
 from serve.traces.keeping import RunKeeper
-from serve.traces.records import KeptRun, as_json, kept_run
+from serve.traces.records import KeptRun, as_json, kept_run, outcome_of
 from serve.traces.redis_store import RedisTraceStore
 from serve.traces.sqlite_store import SqliteTraceStore
-from serve.traces.store import TraceStore
+from serve.traces.store import FULL_TENANTS, TraceStore
 from serve.watching import FinishedRun
 from tests.redis_server import RedisServer, redis_server
 
@@ -48,7 +53,12 @@ def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenS
 
 
 def finished(
-    query: str = "How tall?", tenant_id: str = "acme", request_id: str = "r1", **more: object
+    query: str = "How tall?",
+    tenant_id: str = "acme",
+    request_id: str = "r1",
+    error: BaseException | None = None,
+    began: bool = True,
+    **more: object,
 ) -> FinishedRun:
     return FinishedRun(
         request_id=request_id,
@@ -58,7 +68,11 @@ def finished(
         inputs={"tenant_id": tenant_id, **more},  # type: ignore[typeddict-item]
         started_at=datetime.now(UTC),
         seconds=1.0,
-        result=QueryResult(mode="crag", answer=f"Answer to {query}"),
+        result=None
+        if error
+        else QueryResult(mode="crag", answer=f"Answer to {query}", prompt_hash="zqxhash"),
+        error=error,
+        began=began,
     )
 
 
@@ -109,6 +123,58 @@ def test_a_forgotten_tenant_leaves_nothing(open_store: OpenStore, tmp_path: Path
         assert not any(b":acme" in key for key in store._redis.keys(f"{store._prefix}:*"))
 
 
+def test_a_question_under_way_is_forgotten_with_its_tenant(open_store: OpenStore) -> None:
+    """A run that began before its tenant was forgotten is kept by no process; one that began later is."""
+    under_way, other = run("before"), run("kept", "globex")
+    here, there = open_store(), open_store()
+    assert here.forget("acme") == 0
+    later = under_way.model_copy(update={"started_at": datetime.now(UTC) + timedelta(minutes=1)})
+    for store in (here, there):
+        store.put([under_way, other])
+    assert questions(here, "acme", "globex") == ["kept", "kept"]
+    there.put([later])
+    assert questions(here, "acme") == ["before"]
+    assert there.forget("acme") == 1
+
+
+def test_a_run_is_not_kept_when_its_tenant_is_forgotten_just_then(redis: RedisServer) -> None:
+    """A tenant that another process forgets between the look at its mark and the write leaves nothing either."""
+    store, other = (RedisTraceStore(redis.url, "just-then", ttl=60, max_runs=10) for _ in range(2))
+    write, tries = store._write, []
+
+    def interrupted(*args: Any) -> None:
+        write(*args)
+        if not tries:
+            other.forget("acme")
+        tries.append(args)
+
+    store._write = interrupted  # type: ignore[method-assign]
+    store.put([run()])
+    assert len(tries) == 2
+    assert questions(store, "acme") == []
+    store.close()
+    other.close()
+
+
+def test_the_whole_store_has_a_limit(open_store: OpenStore) -> None:
+    """Of more tenants than may have all they may have, the oldest runs of all go first."""
+    store = open_store(max_runs=1)
+    names = [f"tenant{number}" for number in range(FULL_TENANTS + 2)]
+    for name in names:
+        store.put([run(name, name)])
+    assert questions(store, *names) == names[2:]
+
+
+def test_the_file_is_nobody_elses(tmp_path: Path) -> None:
+    """The file of runs, and those beside it, can be read by their owner alone, also one that others could read."""
+    (tmp_path / "traces.sqlite3").touch(0o644)
+    store = SqliteTraceStore(tmp_path, ttl=60, max_runs=10)
+    store.put([run()])
+    modes = {file.name: file.stat().st_mode & 0o777 for file in tmp_path.iterdir()}
+    assert modes == dict.fromkeys(["traces.sqlite3", "traces.sqlite3-wal", "traces.sqlite3-shm"], 0o600)
+    store.close()
+
+
 def test_runs_outlive_no_more_than_their_time(tmp_path: Path, redis: RedisServer) -> None:
     """After TRACE_TTL a run is gone: from the file with the next one, from Redis by itself."""
     store = SqliteTraceStore(tmp_path, ttl=0, max_runs=10)
@@ -120,7 +186,7 @@ def test_runs_outlive_no_more_than_their_time(tmp_path: Path, redis: RedisServer
     there = RedisTraceStore(redis.url, "ttl", ttl=60, max_runs=10)
     there.put([run()])
     keys = there._redis.keys("ttl:*")
-    assert len(keys) == 4
+    assert len(keys) == 5
     assert all(0 < there._redis.ttl(key) <= 60 for key in keys)
     there.close()
 
@@ -154,7 +220,11 @@ def test_without_content_only_hashes_are_kept() -> None:
     assert kept.question.is_of("zqxquestion", kept.salt)
     assert not kept.question.is_of("another", kept.salt)
     assert kept.texts["filters"].is_of(as_json(given.inputs["filters"]), kept.salt)
-    assert kept.question.sha256 != kept_run(given, keeps_content=False).question.sha256
+    again = kept_run(given, keeps_content=False)
+    assert kept.question.sha256 != again.question.sha256
+    assert kept.prompt_hash != again.prompt_hash
+    assert given.result is not None
+    assert kept.prompt_hash == outcome_of(given.result, kept.salt)["prompt_hash"]
 
 
 class Unhappy:
@@ -177,7 +247,7 @@ class Unhappy:
 def test_a_store_that_fails_costs_nobody_anything(hangs: bool, caplog: pytest.LogCaptureFixture) -> None:
     """However many runs end while the store fails or hangs, telling the keeper raises nothing and never waits."""
     store = Unhappy(hangs)
-    keeper = RunKeeper(store, keeps_content=False)  # type: ignore[arg-type]
+    keeper = RunKeeper(store, False, lambda _: True)  # type: ignore[arg-type]
     with caplog.at_level(logging.WARNING, "thresher.traces"):
         for _ in range(1_200):
             keeper.ended(finished())
@@ -189,8 +259,28 @@ def test_a_store_that_fails_costs_nobody_anything(hangs: bool, caplog: pytest.Lo
 
 def test_a_run_is_found_as_soon_as_it_has_ended(tmp_path: Path) -> None:
     """Who asks right after an answer finds its run, although it is written in the background."""
-    keeper = RunKeeper(SqliteTraceStore(tmp_path, ttl=60, max_runs=10), keeps_content=True)
+    keeper = RunKeeper(SqliteTraceStore(tmp_path, ttl=60, max_runs=10), True, lambda _: True)
     keeper.ended(finished("just now"))
     [found] = asyncio.run(keeper.find("r1", lambda _: True))
     keeper.close()
     assert found.question.text == "just now"
+
+
+def test_what_is_refused_pushes_nothing_out(tmp_path: Path) -> None:
+    """Questions that no mode began with, that are wrong, or of tenants that there are not, are not kept."""
+    keeper = RunKeeper(SqliteTraceStore(tmp_path, ttl=60, max_runs=10), True, {"acme"}.__contains__)
+    refused = [
+        finished("no such tenant", "nobody"),
+        finished("no documents", error=UnknownTenantError("x")),
+        finished("wrong", error=UnsupportedInputError("x")),
+        finished("no room", error=OverloadedError(), began=False),
+        finished("left before", error=asyncio.CancelledError(), began=False),
+    ]
+    for one in refused:
+        keeper.ended(one)
+    keeper.ended(finished("answered"))
+    keeper.ended(finished("failed", error=ModelUnavailableError("x")))
+    keeper.ended(finished("left", error=asyncio.CancelledError()))
+    runs = asyncio.run(keeper.find("r1", lambda _: True))
+    keeper.close()
+    assert [run.question.text for run in runs] == ["answered", "failed", "left"]

@@ -57,6 +57,7 @@ def test_every_end_of_a_run_is_told(answering: Answering) -> None:
         async with aclosing(answering.stream("standard", "How tall?", tenant_id="acme")) as stream:
             await anext(stream)
         whole, streamed, failed, left = notes(answering)
+        assert all(run.began for run in notes(answering))
         assert whole.result is result
         assert streamed.result is events[-1].data
         assert isinstance(failed.error, UnknownTenantError)

@@ -2,13 +2,21 @@
 
 import json
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
+import pytest
 import yaml
+from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
+from components.storing import UnknownTenantError
+from modes.results import QueryResult
 from serve.errors import _PROBLEMS
+from serve.telemetry import run_metrics
+from serve.telemetry.run_metrics import RunMetrics
+from serve.watching import FinishedRun
 from tests.cluster import ROOT
 from tests.serve.conftest import KeyedServer, finished
 from tests.serve.telemetry.conftest import Watched
@@ -53,6 +61,45 @@ def test_runs_are_counted_with_what_they_tell(watched: Watched) -> None:
         body = {**ASKED, "mode": "crag", "stream": stream}
         assert watched.client.post("/query/", json=body).status_code == 200
     assert {name: value - before[name] for name, value in watched.values(names).items()} == names
+
+
+def test_a_deleted_tenant_is_told_no_more(watched: Watched) -> None:
+    """With a tenant goes its label."""
+    told = 'thresher_tenant_runs_total{tenant="leaver"}'
+    job = watched.client.post("/ingest/", json={"tenant_id": "leaver", "texts": ["The tower."]}).json()
+    finished(watched.client, job)
+    assert watched.client.post("/query/", json={**ASKED, "tenant_id": "leaver"}).status_code == 200
+    assert told in watched.figures()
+    assert watched.client.delete("/tenants/leaver").status_code == 200
+    assert "leaver" not in watched.figures()
+
+
+def test_tenants_fill_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond a number of tenants all others share a label; one that is gone, here or elsewhere, makes room."""
+
+    def ended(tenant_id: str, error: Exception | None = None) -> None:
+        result = None if error else QueryResult(mode="crag", answer="")
+        runs.ended(
+            FinishedRun(
+                "r1", "crag", "?", (), {"tenant_id": tenant_id}, datetime.now(UTC), 1.0, result, error
+            )
+        )
+
+    def told() -> dict[str, float]:
+        [family] = [family for family in registry.collect() if family.name == "thresher_tenant_runs"]
+        return {sample.labels["tenant"]: sample.value for sample in family.samples}
+
+    monkeypatch.setattr(run_metrics, "MOST_TENANTS", 2)
+    registry = CollectorRegistry()
+    runs = RunMetrics(registry, {"crag"}, {"a", "b", "c", "d"}.__contains__)
+    for tenant_id in ("a", "b", "c", "d", "nobody"):
+        ended(tenant_id)
+    assert told() == {"a": 1, "b": 1, "(other)": 2}
+    runs.forget("a")
+    ended("b", UnknownTenantError("b"))
+    assert told() == {"(other)": 2}
+    ended("c")
+    assert told() == {"(other)": 2, "c": 1}
 
 
 def test_failures_are_counted_by_kind(watched: Watched) -> None:
