@@ -87,12 +87,18 @@ class EmbeddingServer:
         :param deadline: seconds to wait.
         :raises ModelUnavailableError: if not.
         """
-        server: ModelServer
+        await self._server.answers_async(deadline)
+
+    @property
+    def address(self) -> str:
+        """The URL without a password, fit for the log."""
+        return self._server.address
+
+    @property
+    def _server(self) -> ModelServer:
         if self._provider == "ollama":
-            server = OllamaModels(self._url)
-        else:
-            server = OpenAIModels(self._url, api_key=self._api_key)
-        await server.answers_async(deadline)
+            return OllamaModels(self._url)
+        return OpenAIModels(self._url, api_key=self._api_key)
 
     def _openai_options(self) -> dict[str, Any]:
         return {

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from components.breaking import Breaker
 from registry import ModeRegistry
@@ -233,19 +234,43 @@ class Service:
 
     def _watched(self) -> Readiness:
         shared = self.registry.resources
-        jobs_fault = _JOBS_FILE_FAULT if self.settings.redis_url is None else _REDIS_FAULT
+        settings, chat_models, breakers = self.settings, shared.chat_models, shared.breakers
+        redis = settings.redis_url
+        jobs_fault = _JOBS_FILE_FAULT if redis is None else _REDIS_FAULT
         dependencies = [
             Dependency(
                 "chroma",
                 shared.document_stores.ping,
                 lambda _: "Chroma does not answer",
-                shared.breakers.get("chroma"),
+                where=f"{settings.chroma_host}:{settings.chroma_port}" if settings.chroma_host else "",
+                breaker=breakers.get("chroma"),
             ),
-            Dependency("jobs", self._ask_jobs, lambda _: jobs_fault),
-            Dependency("llm", shared.chat_models.check_async, _model_fault),
+            Dependency(
+                "jobs",
+                self._ask_jobs,
+                lambda _: jobs_fault,
+                where=_host_of(redis.get_secret_value()) if redis else "",
+            ),
+            Dependency(
+                "llm",
+                chat_models.check_async,
+                _model_fault,
+                where=_host_of(chat_models.describe().get("url", "")),
+                breaker=breakers.get("llm"),
+                spared=True,
+            ),
         ]
         if (server := shared.embedding_server) is not None:
-            dependencies.append(Dependency("embeddings", server.check_async, _model_fault))
+            dependencies.append(
+                Dependency(
+                    "embeddings",
+                    server.check_async,
+                    _model_fault,
+                    where=_host_of(server.address),
+                    breaker=breakers.get("embeddings"),
+                    spared=True,
+                )
+            )
         return Readiness(dependencies)
 
     async def _ask_jobs(self) -> None:
@@ -278,6 +303,10 @@ class Service:
 def _without_address(described: dict[str, Any]) -> dict[str, Any]:
     # Everybody may read it.
     return {name: value for name, value in described.items() if name != "url"}
+
+
+def _host_of(url: str) -> str:
+    return urlsplit(url).netloc.rpartition("@")[2]
 
 
 def _model_fault(error: Exception) -> str:

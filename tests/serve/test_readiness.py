@@ -1,11 +1,14 @@
 """What is known of a dependency: asked in the background, one question at a time, and not turned by one accident."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
+from components.breaking import Breaker
 from serve import readiness
 from serve.readiness import Dependency, Readiness
 
@@ -30,8 +33,8 @@ class Fake:
         finally:
             self.under_way -= 1
 
-    def dependency(self) -> Dependency:
-        return Dependency("chroma", self.ask, lambda _: "does not answer")
+    def dependency(self, **options: Any) -> Dependency:
+        return Dependency("chroma", self.ask, lambda _: "does not answer", **options)
 
 
 @pytest.fixture(autouse=True)
@@ -66,11 +69,11 @@ def test_the_first_answer_counts_at_once() -> None:
     assert dependency.status == "does not answer"
 
 
-def watching(fake: Fake, scenario: Callable[[Readiness], Awaitable[None]]) -> None:
+def watching(fake: Fake, scenario: Callable[[Readiness], Awaitable[None]], **options: Any) -> None:
     """Run a scenario that is given the readiness of one dependency."""
 
     async def run() -> None:
-        watched = Readiness([fake.dependency()])
+        watched = Readiness([fake.dependency(**options)])
         watched.start()
         try:
             await asyncio.wait_for(scenario(watched), 10)
@@ -116,3 +119,63 @@ def test_who_asks_often_does_not_ask_the_dependency_more_often() -> None:
         assert fake.asked <= 2 + (time.monotonic() - begin) / 0.02
 
     watching(fake, scenario)
+
+
+def test_what_is_well_and_costs_is_asked_seldom() -> None:
+    """One question stands for a while, also where there are no calls; a call that failed has it asked at once."""
+    fake, breaker = Fake(), Breaker("the model's server")
+
+    async def scenario(watched: Readiness) -> None:
+        await until(watched, "ok")
+        await asyncio.sleep(0.2)
+        assert fake.asked == 1
+        fake.there = False
+        breaker.failed()
+        await until(watched, "does not answer")
+        assert breaker.state == "closed"  # it is not kept open: real calls may go well all the same
+        fake.there = True
+        await until(watched, "ok")
+        await asyncio.sleep(0.05)
+        asked = fake.asked
+        await asyncio.sleep(0.2)
+        assert fake.asked == asked
+
+    watching(fake, scenario, breaker=breaker, spared=True)
+
+
+def test_a_call_that_goes_well_spares_a_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While calls go well nothing is asked; when they end, the next question comes after the usual pause."""
+    monkeypatch.setattr(readiness, "CALM_SECONDS", 0.6)
+    fake, breaker = Fake(), Breaker("the model's server")
+
+    async def scenario(watched: Readiness) -> None:
+        await until(watched, "ok")
+        begin = time.monotonic()
+        while time.monotonic() - begin < 0.9:
+            breaker.succeeded()
+            await asyncio.sleep(0.02)
+        assert fake.asked == 1
+        fake.there = False
+        await until(watched, "does not answer")
+
+    watching(fake, scenario, breaker=breaker, spared=True)
+
+
+def test_the_log_says_what_is_in_the_way_and_quotes_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    """The line has the type of the first cause and the address; a message may have secrets."""
+    fake = Fake()
+
+    async def ask() -> None:
+        try:
+            raise ConnectionRefusedError(111, "10.1.2.3 refused user:secret")
+        except OSError as error:
+            raise RuntimeError("the body of an answer") from error
+
+    with caplog.at_level(logging.WARNING, logger="thresher.ready"):
+        asyncio.run(Dependency("llm", ask, lambda _: "away", where="10.0.0.1:80").look())
+        fake.there = False
+        asyncio.run(fake.dependency().look())
+    assert caplog.messages == [
+        "not ready: llm: away (ConnectionRefusedError, 10.0.0.1:80)",
+        "not ready: chroma: does not answer (ConnectionError)",
+    ]
