@@ -1,6 +1,6 @@
 """Which questions are answered now: so many at a time, in turn between callers, and the others refused at once."""
 
-import time
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -85,12 +85,12 @@ class Admission:
         if self._places is None:
             yield seconds
             return
-        begin = time.monotonic()
+        begin = _now()
         async with AsyncExitStack() as stack:
             await self._enter(stack, self._places, seconds, patient)
-            entered = time.monotonic()
+            entered = _now()
             yield seconds if patient else max(seconds - (entered - begin), 0.001)
-            self._usual_seconds += _NEWEST_PART * (time.monotonic() - entered - self._usual_seconds)
+            self._usual_seconds += _NEWEST_PART * (_now() - entered - self._usual_seconds)
 
     async def _enter(self, stack: AsyncExitStack, places: FairPlaces, seconds: float, patient: bool) -> None:
         first = not patient and self._is_first(places)
@@ -115,11 +115,15 @@ class Admission:
         return min(max(_ANSWERS * self._usual_seconds, _FEWEST_SECONDS), _MOST_SECONDS)
 
     def _moment(self, places: FairPlaces) -> float:
-        ahead = self._refused_until - time.monotonic() - _BURST_SECONDS
+        ahead = self._refused_until - _now() - _BURST_SECONDS
         return max(_MOMENT if places.waiting < places.places * _HOPEFUL_PER_PLACE else 0.0, ahead)
 
     def _note_refusal(self, places: FairPlaces) -> None:
         rate = min(max(places.places * _REFUSALS_PER_PLACE, _FEWEST_REFUSALS), _MOST_REFUSALS)
-        now = time.monotonic()
+        now = _now()
         until = max(self._refused_until, now) + 1 / rate
         self._refused_until = min(until, now + _BURST_SECONDS + _LONGEST_MOMENT)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

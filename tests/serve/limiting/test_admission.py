@@ -1,15 +1,36 @@
 """Which questions are answered now, and which refused."""
 
 import asyncio
-import time
+import selectors
 from collections import Counter
+from collections.abc import Coroutine
 from statistics import median
+from typing import Any
 
 import pytest
 
 from components.fairness import set_share
 from serve.limiting.admission import Admission
 from serve.limiting.errors import OverloadedError
+
+
+class QuickTime(selectors.DefaultSelector):
+    """Lets an event loop's time pass without waiting, so that a test knows it to the millisecond."""
+
+    passed = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self.passed += max(timeout or 0.0, 0.0)
+        return super().select(0)
+
+
+def run_in_quick_time(test: Coroutine[Any, Any, None]) -> None:
+    """Run a test in a loop of its own time."""
+    time = QuickTime()
+    loop = asyncio.SelectorEventLoop(time)
+    loop.time = lambda: time.passed  # type: ignore[method-assign]
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        runner.run(test)
 
 
 async def visit(admission: Admission, key: str, hold: float = 0.0, patient: bool = False) -> float:
@@ -22,11 +43,11 @@ async def visit(admission: Admission, key: str, hold: float = 0.0, patient: bool
 
 async def refused_after(admission: Admission, key: str, hold: float = 0.0) -> float | None:
     """Come in as somebody; gives the seconds until a refusal, or nothing."""
-    begin = time.monotonic()
+    begin = asyncio.get_running_loop().time()
     try:
         await visit(admission, key, hold)
     except OverloadedError:
-        return time.monotonic() - begin
+        return asyncio.get_running_loop().time() - begin
     return None
 
 
@@ -40,29 +61,27 @@ def test_one_too_many_is_refused_soon(callers: int) -> None:
         waits = [wait for wait in await asyncio.gather(*asked) if wait is not None]
         # Callers who have nothing yet wait for a place, as many as there are places.
         assert len(waits) == 60 - (4 if callers == 1 else 8)
-        assert median(waits) < 0.1
-        assert max(waits) < 0.2
+        assert max(waits) < 0.1
         assert (admission.taken, admission.waiting) == (0, 0)
 
-    asyncio.run(crowd())
+    run_in_quick_time(crowd())
 
 
-def test_whoever_has_nothing_waits_a_few_answers_long(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whoever_has_nothing_waits_a_few_answers_long() -> None:
     """Where answers take longer than they used to, whoever waits for a place hears after a few of their usual times."""
-    monkeypatch.setattr("serve.limiting.admission._FEWEST_SECONDS", 0.1)
 
     async def wait() -> None:
         admission = Admission(lambda: 1)
         for _ in range(30):
-            await visit(admission, "quick")
-        holder = asyncio.create_task(visit(admission, "slow", hold=30))
+            await visit(admission, "quick", hold=2)
+        holder = asyncio.create_task(visit(admission, "slow", hold=60))
         await asyncio.sleep(0.01)
         waited = await refused_after(admission, "polite")
         assert waited is not None
-        assert 0.1 <= waited < 5
+        assert 2 < waited < 7
         holder.cancel()
 
-    asyncio.run(wait())
+    run_in_quick_time(wait())
 
 
 def test_a_caller_with_many_tenants_leaves_others_room_to_wait() -> None:
@@ -82,7 +101,7 @@ def test_a_caller_with_many_tenants_leaves_others_room_to_wait() -> None:
         outcomes = await asyncio.gather(*flood, return_exceptions=True)
         assert Counter(map(type, outcomes)) == {type(None): 3, OverloadedError: 7}
 
-    asyncio.run(beside_tenants())
+    run_in_quick_time(beside_tenants())
 
 
 def test_whoever_has_nothing_yet_waits_for_the_next_place() -> None:
@@ -96,7 +115,7 @@ def test_whoever_has_nothing_yet_waits_for_the_next_place() -> None:
         outcomes = await asyncio.gather(*crowd, return_exceptions=True)
         assert Counter(map(type, outcomes)) == {float: 1, OverloadedError: 4}
 
-    asyncio.run(beside_a_crowd())
+    run_in_quick_time(beside_a_crowd())
 
 
 def test_a_patient_question_waits_for_its_turn() -> None:
@@ -107,7 +126,7 @@ def test_a_patient_question_waits_for_its_turn() -> None:
         lefts = await asyncio.gather(*(visit(admission, "batch", 0.05, patient=True) for _ in range(8)))
         assert lefts == [60] * 8
 
-    asyncio.run(batch())
+    run_in_quick_time(batch())
 
 
 def test_a_large_crowd_that_asks_again_is_slowed_down() -> None:
@@ -123,9 +142,9 @@ def test_a_large_crowd_that_asks_again_is_slowed_down() -> None:
             rounds.append(median(wait for wait in waits if wait is not None))
         holder.cancel()
         assert rounds[0] < rounds[2]
-        assert 0.08 <= rounds[2] < 0.15
+        assert 0.06 < rounds[2] < 0.1
 
-    asyncio.run(flood())
+    run_in_quick_time(flood())
 
 
 def test_there_may_be_any_number_of_questions() -> None:
@@ -135,7 +154,7 @@ def test_there_may_be_any_number_of_questions() -> None:
         admission = Admission(lambda: None)
         assert await asyncio.gather(*(visit(admission, "crowd", 0.01) for _ in range(50))) == [60] * 50
 
-    asyncio.run(many())
+    run_in_quick_time(many())
 
 
 @pytest.mark.parametrize("leave", [0.0, 0.01, 0.05])
@@ -152,4 +171,4 @@ def test_who_leaves_gives_the_place_back(leave: float) -> None:
         assert (admission.taken, admission.waiting) == (0, 0)
         await asyncio.gather(visit(admission, "a"), visit(admission, "b"))
 
-    asyncio.run(leaving())
+    run_in_quick_time(leaving())

@@ -5,6 +5,7 @@ import re
 import socket
 import threading
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from tests.serve.conftest import RunningServer, finished, without_llm
 from tests.stub_llm import FOREVER, TEXT, Behaviour, StubLLM
 
 QUESTION = "How tall is the Eiffel Tower?"
+# Addresses that no other test asks from; who leaves has used up a minute's tokens.
+FRESH = count(10)
 
 
 def as_another(client: httpx.Client, number: int) -> httpx.Client:
@@ -50,10 +53,12 @@ def hanging(client: httpx.Client, number: int, path: str, body: dict[str, Any]) 
 
 @pytest.fixture
 def full(small: httpx.Client, stub: StubLLM) -> Iterator[list[socket.socket]]:
-    """The two questions that the service answers, of callers at 127.0.0.8 and 127.0.0.9, for as long as they hang."""
+    """The two questions that the service answers, of callers at addresses of their own, for as long as they hang."""
     stub.behaviour = lambda body: Behaviour(delay=FOREVER if "hang" in str(body) else 0)
     begun = stub.started
-    held = [hanging(small, number, "/query/", {"q": "Does it hang?"}) for number in (8, 9)]
+    held = [
+        hanging(small, number, "/query/", {"q": "Does it hang?"}) for number in (next(FRESH), next(FRESH))
+    ]
     stub.wait_until(lambda: stub.started == begun + 2)
     yield held
     for connection in held:
@@ -74,7 +79,8 @@ def test_a_full_service_refuses_at_every_door_but_waits_with_a_batch(
         ("/v1/chat/completions", {"model": "crag", "stream": True, **chat}),
         ("/v1/responses", {"model": "structured", "input": QUESTION, "stream": True}),
     ]
-    with as_another(small, 9) as client:
+    # The caller of the second one.
+    with as_another(small, int(full[1].getsockname()[0].split(".")[-1])) as client:
         for path, body in asked:
             answer = client.post(path, json={"tenant_id": "acme", **body})
             assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
