@@ -143,6 +143,13 @@ class Settings(BaseSettings):
             " this machine's own; `*` for every one."
         ),
     )
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description=(
+            "Addresses or networks (comma separated) of proxies that are believed what they say of their callers in"
+            " `X-Forwarded-For` and `X-Forwarded-Proto`."
+        ),
+    )
 
     # Who may come in
     auth: Literal["auto", "on", "off"] = Field(
@@ -366,10 +373,12 @@ class Settings(BaseSettings):
     )
     trace_ttl: int = Field(7 * 24 * 3_600, ge=1, description="Seconds for which a run is kept.")
     trace_max_runs: int = Field(
-        10_000, ge=1, description="Runs kept of one tenant; beyond it the oldest are forgotten."
+        10_000,
+        ge=1,
+        description="Runs kept of one tenant, and a tenth of those kept in all; beyond it the oldest are forgotten.",
     )
 
-    @field_validator("allowed_modules", "allowed_models", "allowed_hosts", mode="before")
+    @field_validator("allowed_modules", "allowed_models", "allowed_hosts", "trusted_proxies", mode="before")
     @classmethod
     def _split_commas(cls, value: Any) -> Any:
         if isinstance(value, str):
@@ -433,6 +442,16 @@ class Settings(BaseSettings):
     def _host_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if not all(_HOST_NAME.fullmatch(name) for name in value):
             raise ValueError("must be host names without scheme and port, e.g. rag.example.com, or *")
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            try:
+                ipaddress.ip_network(name)
+            except ValueError:
+                raise ValueError("must be addresses or networks, e.g. 127.0.0.1,10.0.0.0/8") from None
         return value
 
     @field_validator("redis_url")
