@@ -9,8 +9,8 @@ class OverloadedError(RuntimeError):
     def __init__(self) -> None:
         """Say what to do."""
         super().__init__(
-            "the service answers as many questions already as it can at a time (MAX_QUESTIONS); try again after the "
-            "seconds in Retry-After"
+            "the service answers as many questions already as it may at a time; ask again after the seconds in "
+            "Retry-After (who runs the service can let more questions wait with MAX_QUESTIONS)"
         )
 
 
