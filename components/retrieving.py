@@ -8,6 +8,7 @@ from typing import Any
 from haystack import Document, component
 from haystack.components.embedders.types import TextEmbedder
 
+from components.breaking import CircuitOpenError
 from components.events import emit
 from components.ranking import rank_by_terms
 from components.storing import TenantDocumentStores
@@ -15,6 +16,7 @@ from components.terms import TermWeights
 from components.weights.catalogue import WeightsError
 
 _found: ContextVar[dict[tuple[Any, ...], list[Document]] | None] = ContextVar("searches", default=None)
+_left_out: ContextVar[frozenset[str]] = ContextVar("left_out", default=frozenset())
 
 
 @contextmanager
@@ -27,8 +29,30 @@ def remembered_searches() -> Iterator[None]:
         _found.reset(token)
 
 
+@contextmanager
+def leaving_out(chunk_ids: frozenset[str]) -> Iterator[None]:
+    """
+    Find some chunks no more inside the `with` block.
+
+    :param chunk_ids: which, because it is known already that they don't help.
+    """
+    token = _left_out.set(chunk_ids)
+    try:
+        yield
+    finally:
+        _left_out.reset(token)
+
+
 class EmbeddingUnavailableError(RuntimeError):
-    """The question could not be embedded: the embedding model's server does not answer, or refused."""
+    """
+    The question could not be embedded: the embedding model's server does not answer, or refused.
+
+    :param retry_after: seconds after which the server is asked again, where it is left alone.
+    """
+
+    def __init__(self, retry_after: int | None = None) -> None:
+        super().__init__("the question could not be embedded; is the embedding model up?")
+        self.retry_after = retry_after
 
 
 @component
@@ -125,6 +149,8 @@ class TenantRetriever:
             documents = self._best(query, await self._nearest(query, tenant_id, top_k, filters), top_k)
             if found is not None:
                 found[search] = documents
+        if left_out := _left_out.get():
+            documents = [document for document in documents if document.id not in left_out]
         emit("retrieval", query=query, documents=documents)
         return {"documents": documents}
 
@@ -162,6 +188,5 @@ def _embedding_errors() -> Iterator[None]:
     except WeightsError:
         raise
     except Exception as error:
-        raise EmbeddingUnavailableError(
-            "the question could not be embedded; is the embedding model up?"
-        ) from error
+        seconds = error.retry_after if isinstance(error, CircuitOpenError) else None
+        raise EmbeddingUnavailableError(seconds) from error

@@ -108,7 +108,7 @@ def translated_errors() -> Iterator[None]:
         if isinstance(error, InternalError | RateLimitError) or _answer_may_pass(error):
             told = "Chroma can't do it now; try again, and see its log if it stays so"
             raise DocumentStoreUnavailableError(f"Chroma can't do it now: {_short(error)}", told) from error
-        told = "Chroma refused the call; the log says why"
+        told = "Chroma refused the call; with LOG_LEVEL=DEBUG the log says why"
         raise DocumentStoreError(f"Chroma refused the call: {_short(error)}", told) from error
     except Exception as error:
         # chromadb raises a plain one, with the page for its message, when a proxy answers in the place of Chroma.

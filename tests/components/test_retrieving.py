@@ -3,13 +3,16 @@
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from haystack import Document
 
+from components.breaking import Breaker
 from components.embedding import OnnxDocumentEmbedder, OnnxEmbeddingModel, OnnxTextEmbedder
 from components.ranking import rank_by_terms
-from components.retrieving import TenantRetriever
+from components.retrieving import EmbeddingUnavailableError, TenantRetriever
+from components.served_embedding import EmbeddingServer
 from components.storing import TenantDocumentStores
 from components.terms import TermWeights
 from components.writing import TenantDocumentWriter
@@ -77,3 +80,14 @@ def test_the_title_counts_as_text(tokenizer_path: Path) -> None:
     ]
     best = rank_by_terms("How many floors has Zyxorp?", documents, 1, TermWeights(tokenizer_path), 0.5)
     assert best[0].meta["title"] == "Zyxorp Tower"
+
+
+def test_a_server_that_is_left_alone_is_asked_again_when_the_error_says(stores: TenantDocumentStores) -> None:
+    """The error has the seconds that are left of those for which the embedding model's server is not asked."""
+    breaker = Breaker("the embedder", seconds=17)
+    breaker.trip()
+    embedder: Any = EmbeddingServer("openai", "m", "http://127.0.0.1:9/v1", breaker=breaker).text_embedder()
+    retriever = TenantRetriever(stores, embedder)
+    with pytest.raises(EmbeddingUnavailableError) as raised:
+        asyncio.run(retriever.run_async("How tall is the tower?", "acme"))
+    assert raised.value.retry_after == 17
