@@ -61,8 +61,10 @@ async def list_jobs(
 ) -> JobList:
     """List a tenant's jobs, the newest first."""
     jobs: JobQueue = request.app.state.service.jobs
+    # Not below: of a tenant that can't be named something else is wrong than the cursor.
+    tenant = tenancy.tenant(tenant_id)
     try:
-        found, following = await jobs.list(tenancy.tenant(tenant_id), status, limit, cursor)
+        found, following = await jobs.list(tenant, status, limit, cursor)
     except ValueError as error:
         raise InvalidCursorError("the cursor was not given by GET /ingest/") from error
     return JobList(items=found, next=following)
