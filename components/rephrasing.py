@@ -8,6 +8,7 @@ from haystack import component
 from haystack.dataclasses import ChatMessage
 
 from components.events import emit
+from components.extracting import LanguageModelNeededError
 from components.framing import plain_line
 from components.models.errors import UnknownModelError
 from components.terms import TermWeights, words
@@ -115,7 +116,9 @@ class QueryRephraser:
 
     def _without_model(self, query: str, fault: Exception) -> str:
         # Its message may quote the question.
-        logger.warning("Rephrasing without a language model: %s", type(fault).__name__)
+        # Without a model to begin with, that is how it is meant.
+        level = logging.INFO if isinstance(fault, LanguageModelNeededError) else logging.WARNING
+        logger.log(level, "Rephrasing without a language model: %s", type(fault).__name__)
         return self._telling_words(query)
 
     def _telling_words(self, query: str) -> str:

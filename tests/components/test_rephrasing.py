@@ -64,17 +64,18 @@ def test_a_question_without_telling_words_stays(query: str) -> None:
 
 
 def test_without_a_model_the_telling_words_stand_in(caplog: pytest.LogCaptureFixture) -> None:
-    """No generator, one that only extracts and one that fails give the telling words, with a warning."""
+    """No generator, one that only extracts and one that fails give the telling words; only the last is a warning."""
 
     def fail(messages: list[ChatMessage]) -> str:
         raise ConnectionError("down")
 
     assert QueryRephraser().run(QUESTION) == {"query": TELLING}
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO):
         for generator in (ExtractiveChatGenerator(), MockChatGenerator(response_fn=fail)):
             rephraser = QueryRephraser(generator)
             assert rephraser.run(QUESTION) == asyncio.run(rephraser.run_async(QUESTION)) == {"query": TELLING}
-    assert "without a language model: ConnectionError" in caplog.text
+    told = {record.args: record.levelname for record in caplog.records}
+    assert told == {("LanguageModelNeededError",): "INFO", ("ConnectionError",): "WARNING"}
     assert "down" not in caplog.text
 
 
