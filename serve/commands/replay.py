@@ -20,6 +20,13 @@ if TYPE_CHECKING:
     from serve.traces.records import KeptRun
 
 _FIELDS = {"top_k": "k", "model": "model"}
+# Change how an answer is told, and not which.
+_TELLING = ("explain", "stream")
+
+
+class ReplayError(RuntimeError):
+    """A run can't be asked again like this."""
+
 
 _RequestID = Annotated[str, typer.Argument(metavar="REQUEST_ID", help="The `request_id` of the answer.")]
 _Mode = Annotated[str | None, typer.Option("--mode", "-m", help="Another mode than the one that answered.")]
@@ -41,7 +48,7 @@ _Owner = Annotated[
         "--tenant",
         "-t",
         help="Whose question, where several tenants used the id.",
-        callback=lambda name: name and checked_tenant(name),
+        callback=checked_tenant,
     ),
 ]
 _Run = Annotated[
@@ -80,11 +87,12 @@ def _chosen(items: list[dict[str, Any]], number: int | None) -> "KeptRun":
     from serve.traces.records import KeptRun
 
     if number is None and len(items) > 1:
-        raise typer.BadParameter(
+        raise ReplayError(
             f"this request asked {len(items)} questions: name one of them with --run 1 to --run {len(items)}"
         )
     if (number or 1) > len(items):
-        raise typer.BadParameter(f"--run {number}: this request asked {len(items)} questions")
+        asked = "1 question" if len(items) == 1 else f"{len(items)} questions"
+        raise ReplayError(f"--run {number}: this request asked {asked}")
     return KeptRun.model_validate(items[(number or 1) - 1])
 
 
@@ -93,10 +101,10 @@ def _read(file: Path | None) -> dict[str, Any]:
         return {}
     try:
         given = json.loads(file.read_text("utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         given = None
     if not isinstance(given, dict):
-        raise typer.BadParameter(f"{file} holds no JSON object")
+        raise ReplayError(f"{file} holds no JSON object")
     return given
 
 
@@ -108,21 +116,43 @@ def _asked(kept: "KeptRun", question: str | None, body: dict[str, Any], mode: st
     if question is None:
         question = kept.question.text
     if question is None:
-        raise typer.BadParameter("the question was not kept (TRACE_CONTENT is off): give it with --question")
+        raise ReplayError("the question was not kept (TRACE_CONTENT is off): give it with --question")
     if not kept.question.is_of(question, kept.salt):
-        raise typer.BadParameter("this is not the question that was asked; its hash is another")
+        raise ReplayError("this is not the question that was asked; its hash is another")
     asked: dict[str, Any] = {"q": question, "mode": mode, "tenant_id": kept.tenant_id, "explain": True}
     asked |= {_FIELDS[name]: value for name, value in kept.inputs.items()}
+    _check_others(kept, body)
     for name, text in kept.texts.items():
         if name in body:
             if not text.is_of(as_json(body[name]), kept.salt):
-                raise typer.BadParameter(f"{name} is not what was sent; its hash is another")
+                raise ReplayError(f"{name} is not what was sent; its hash is another")
             asked[name] = body[name]
         elif text.text is None:
-            raise typer.BadParameter(
+            raise ReplayError(
                 f"the request also had {', '.join(kept.texts)}, which was not kept (TRACE_CONTENT is off): give a"
                 " JSON file with it as --body"
             )
         else:
             asked[name] = json.loads(text.text)
     return asked
+
+
+def _check_others(kept: "KeptRun", body: dict[str, Any]) -> None:
+    """Refuse what the request did not have: it would not be asked, and the comparison would be of something else."""
+    from serve.parameters import did_you_mean
+    from serve.schemas import QueryBody
+
+    known = QueryBody.model_fields
+    had = {"mode": kept.mode, "tenant_id": kept.tenant_id}
+    had |= {_FIELDS[name]: value for name, value in kept.inputs.items()}
+    for name, value in body.items():
+        if name not in known:
+            raise ReplayError(f"--body: a question has no field '{name}'{did_you_mean(name, known)}")
+        # Without a value a field says nothing, and a conversation without a message neither.
+        if name in ("q", *_TELLING, *kept.texts) or value in (None, []):
+            continue
+        if name not in had:
+            raise ReplayError(f"--body: the request had no {name}; leave it out")
+        if value != had[name]:
+            hint = "; --mode asks another one" if name == "mode" else ""
+            raise ReplayError(f"--body: the request had the {name} {had[name]!r}, and not {value!r}{hint}")

@@ -149,12 +149,46 @@ def test_replay_says_that_nothing_is_different(asked: tuple[Path, str]) -> None:
     [
         ((), "the question was not kept"),
         (("--question", "How deep is the lake?"), "not the question that was asked"),
-        (("--question", QUESTION, "--run", "2"), "asked 1 questions"),
+        (("--question", QUESTION, "--run", "2"), "asked 1 question"),
     ],
 )
 def test_replay_says_what_it_needs(asked: tuple[Path, str], words: tuple[str, ...], why: str) -> None:
     """A question that was not kept must be given, and be the one that was asked."""
     folder, request_id = asked
     result = invoke("replay", request_id, *words, folder=folder)
-    assert result.exit_code != 0
-    assert why in " ".join(result.output.replace("│", " ").split())
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: ")
+    assert why in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        ({"filters": {"field": "meta.x", "operator": "==", "value": 1}}, "the request had no filters"),
+        ({"fliters": {}}, "no field 'fliters'. Did you mean 'filters'?"),
+        ({"k": 1}, "the request had no k"),
+        (
+            {"mode": "standard"},
+            "the request had the mode 'crag', and not 'standard'; --mode asks another one",
+        ),
+        ({"tenant_id": "acme"}, "the request had the tenant_id 'default'"),
+    ],
+)
+def test_replay_refuses_what_the_request_did_not_have(
+    asked: tuple[Path, str], tmp_path: Path, body: dict, why: str
+) -> None:
+    """A field that would not be asked for is refused, and so is one that there is not."""
+    folder, request_id = asked
+    (tmp_path / "body.json").write_text(json.dumps({"q": QUESTION, **body}))
+    result = invoke("replay", request_id, "--body", str(tmp_path / "body.json"), folder=folder)
+    assert result.exit_code == 1
+    assert why in result.stderr
+
+
+def test_replay_takes_the_body_that_was_sent(asked: tuple[Path, str], tmp_path: Path) -> None:
+    """What the request said, and how its answer was to be told, may stand in the file."""
+    folder, request_id = asked
+    body = {"q": QUESTION, "mode": "crag", "stream": True, "filters": None, "history": []}
+    (tmp_path / "body.json").write_text(json.dumps(body))
+    result = invoke("replay", request_id, "--body", str(tmp_path / "body.json"), folder=folder)
+    assert result.exit_code == 0, result.output
