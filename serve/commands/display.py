@@ -109,7 +109,10 @@ def _explanation(explanation: Explanation) -> Group:
         Text(f"search {number}: {search.query} ({search.chunks} found)", style="dim")
         for number, search in enumerate(explanation.searches, start=1)
     ]
-    table = Table("chunk", "found", "grade", "prompt", "characters", "cited", "why")
+    table = Table()
+    for name in ("chunk", "found", "grade", "prompt", "characters", "cited", "why"):
+        # A number that is cut is another one, so the words make room.
+        table.add_column(name, overflow="fold", no_wrap=name in ("grade", "prompt", "characters", "cited"))
     for chunk in explanation.chunks:
         colour = _COLOURS.get(chunk.label or "", "")
         table.add_row(
@@ -117,9 +120,9 @@ def _explanation(explanation: Explanation) -> Group:
             _found(chunk),
             Text("" if chunk.grade is None else f"{chunk.label} {chunk.grade:.2f}", style=colour),
             f"\\[{chunk.position}]" if chunk.position else "",
-            ", ".join(f"{part.start}-{part.end}" for part in chunk.shown or ()),
+            "\n".join(f"{part.start}-{part.end}" for part in chunk.shown or ()),
             "yes" if chunk.citations else "",
-            chunk.why,
+            "" if chunk.why == f"graded {chunk.label}" else chunk.why,
         )
     prompt = [Text(f"prompt {explanation.prompt_hash[:16]}", style="dim")] if explanation.prompt_hash else []
     return Group(*searches, table, *prompt)

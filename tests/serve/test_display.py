@@ -7,7 +7,15 @@ import pytest
 from haystack import Document
 from rich.console import Console
 
-from modes.results import Citation, QueryResult, RetrievedDocument
+from modes.results import (
+    Citation,
+    ExplainedChunk,
+    Explanation,
+    Finding,
+    QueryResult,
+    RetrievedDocument,
+    ShownText,
+)
 from serve.commands.display import show_result, watch
 from serve.commands.replies import ServiceError
 
@@ -82,3 +90,30 @@ def test_what_is_written_stays_when_there_is_no_answer(fault: BaseException) -> 
         # What was shown meanwhile is erased line by line, and what stays comes after it.
         kept = console.file.getvalue().rpartition("\x1b[2K")[2].strip()  # type: ignore[attr-defined]
         assert kept == ("The first of many lines.\n" * 30 + "The very last" if terminal else "")
+
+
+def test_a_narrow_terminal_shows_whole_numbers() -> None:
+    """At 80 columns no offset is cut, and a reason that only repeats the grade is left out."""
+    chunk = ExplainedChunk(
+        chunk_id="c" * 64,
+        document_id="docs/a/rather/long/name/of/a/document.md",
+        found=[Finding(search=1, rank=12, score=0.91)],
+        label="CORRECT",
+        grade=0.98,
+        kept=True,
+        why="graded CORRECT",
+        position=12,
+        shown=[ShownText(start=987_300, end=1_000_400), ShownText(start=1_000_500, end=1_000_600)],
+        citations=[0],
+    )
+    dropped = chunk.model_copy(
+        update={"label": "INCORRECT", "why": "graded INCORRECT, but answered from all the same"}
+    )
+    console = Console(file=io.StringIO(), width=80)
+    explanation = Explanation(searches=[], chunks=[chunk, dropped])
+    show_result(console, QueryResult(mode="crag", answer="x", explanation=explanation))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "987300-1000400" in shown
+    assert "1000500-1000600" in shown
+    assert "…" not in shown
+    assert shown.count("graded") == 1
