@@ -123,4 +123,7 @@ def read_keys(text: str | bytes, source: str) -> tuple[ApiKey, ...]:
             f"{'.'.join(map(str, fault['loc'])) or 'the JSON'}: {fault['msg'].removeprefix('Value error, ')}"
             for fault in faults[:5]
         )
-        raise KeysError(f"{source} holds no valid API keys: {told}") from None
+        raise KeysError(
+            f"{source} holds no valid API keys: {told}; mend it, or take it away, which ends its keys, and make new "
+            "ones with `thresher keys create`"
+        ) from None

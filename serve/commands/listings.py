@@ -139,8 +139,10 @@ def show_keys(console: Console, keys: Iterable[Json]) -> None:
         _Column("roles", lambda key: Text(", ".join(key["roles"]))),
         _Column("created", lambda key: _time(key["created_at"]), spare=True),
         _Column(
-            "expires", lambda key: Text("expired", "red") if key["expired"] else _time(key["expires_at"])
+            "expires",
+            lambda key: Text("expired", "red") if key["expired"] else _time(key["expires_at"]) or "never",
         ),
+        _Column("kept in", lambda key: Text(key["kept_in"])),
     )
     _show_list(console, columns, list(keys))
 
@@ -197,12 +199,12 @@ def tally_bar(console: Console, what: str, total: int) -> Iterator[Report]:
         yield report
 
 
-def summary(tally: Tally, tenant_id: str, seconds: float) -> str:
+def summary(tally: Tally, tenant_id: str | None, seconds: float) -> str:
     """
     Say in one line what became of documents.
 
     :param tally: the documents.
-    :param tenant_id: whose they are.
+    :param tenant_id: whose they are; None where nobody knows, for none was taken.
     :param seconds: how long it took.
     :returns: the line.
     """
@@ -214,7 +216,8 @@ def summary(tally: Tally, tenant_id: str, seconds: float) -> str:
     parts += [f"{lost} not reached"] if lost else []
     documents = "1 document" if tally.total == 1 else f"{tally.total} documents"
     chunks = "1 chunk" if tally.chunks == 1 else f"{tally.chunks} chunks"
-    return f"{documents}: {', '.join(parts)}; {chunks} for tenant '{tenant_id}' in {seconds:.1f} s"
+    owner = f" for tenant '{tenant_id}'" if tenant_id else ""
+    return f"{documents}: {', '.join(parts)}; {chunks}{owner} in {seconds:.1f} s"
 
 
 def _show_list(console: Console, columns: Sequence[_Column], items: Sequence[Json]) -> None:

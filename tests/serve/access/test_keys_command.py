@@ -1,6 +1,7 @@
 """`thresher keys`: make, list and revoke keys; and the commands' own key."""
 
 import json
+import re
 from pathlib import Path
 
 import httpx
@@ -8,7 +9,9 @@ import pytest
 from starlette.datastructures import Headers
 from typer.testing import CliRunner
 
+from serve.access import Role
 from serve.access.asking import Access
+from serve.access.keys import new_key
 from serve.cli import app
 from serve.commands.client import Client
 from settings import Settings
@@ -60,13 +63,17 @@ def test_a_key_for_programs_is_json(folder: Path) -> None:
         ["-t", "../x"],
         [],
         ["-t", "a", "-r", "owner"],
+        ["-t", "a", "-t", "*"],
+        ["-t", "a", "--name", "x" * 201],
         ["-t", "a", "--expires", "soon"],
         ["-t", "a", "--expires", "2020-01-01"],
     ],
 )
 def test_wrong_wishes_make_no_key(folder: Path, wrong: list[str]) -> None:
     """A wrong tenant, role or time is a fault of the command line, and nothing is written."""
-    assert run(app, ["keys", "create", *wrong]).exit_code == 2
+    made = run(app, ["keys", "create", *wrong])
+    assert made.exit_code == 2
+    assert "Value error" not in made.output
     assert not (folder / "api_keys.json").exists()
 
 
@@ -77,3 +84,34 @@ def test_a_command_that_becomes_the_service_lets_itself_in(folder: Path) -> None
         assert client.here
         assert list(client.jobs("acme")) == []
         assert httpx.get(f"{client.url}/ingest/", trust_env=False).status_code == 401
+
+
+def test_the_list_names_keys_of_the_environment_and_says_when_there_are_none(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keys in `API_KEYS` are listed with where they are kept, and are not revoked here; no key is no empty table."""
+    none = run(app, ["keys", "list"])
+    assert (none.exit_code, none.stdout) == (0, "")
+    assert "make one with `thresher keys create" in none.stderr
+    assert json.loads(run(app, ["keys", "list", "--json"]).stdout) == []
+    _, key = new_key(["acme"], [Role.QUERY], "mounted")
+    monkeypatch.setenv("API_KEYS", json.dumps({"keys": [json.loads(key.model_dump_json(exclude_none=True))]}))
+    assert run(app, ["keys", "create", "-t", "demo"]).exit_code == 0
+    listed = json.loads(run(app, ["keys", "list", "--json"]).stdout)
+    assert [shown["kept_in"] for shown in listed] == [str(folder / "api_keys.json"), "API_KEYS"]
+    assert re.search(r"mounted .* never +API_KEYS", run(app, ["keys", "list"]).stdout)
+    revoked = run(app, ["keys", "revoke", key.id])
+    assert revoked.exit_code == 1
+    assert "stands in API_KEYS: take it out there" in revoked.stderr
+
+
+def test_a_broken_file_says_what_to_do(folder: Path) -> None:
+    """Each command names the file, the fault and the way out, and changes nothing."""
+    folder.mkdir()
+    (folder / "api_keys.json").write_text("{")
+    for words in (["list"], ["create", "-t", "acme"], ["revoke", "key_1"]):
+        broken = run(app, ["keys", *words])
+        assert broken.exit_code == 1
+        assert "api_keys.json holds no valid API keys: the JSON" in broken.stderr
+        assert "mend it, or take it away" in broken.stderr
+    assert (folder / "api_keys.json").read_text() == "{"
