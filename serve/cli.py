@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 
 from serve.commands import ask, documents, ingest, jobs, keys, models, pipelines, replay, worker
-from serve.commands.terminal import Tenant, err, leave, out, plain_errors, quiet_settings
+from serve.commands.terminal import NamedTenant, err, leave, out, plain_errors, quiet_settings
 from settings import Settings
 
 app = typer.Typer(
@@ -72,7 +72,7 @@ app.command()(pipelines.check)
 @app.command()
 def demo(
     docs: Annotated[Path | None, typer.Option(help="Directory of text files to ask about.")] = None,
-    tenant: Tenant = "demo",
+    tenant: NamedTenant = "demo",
 ) -> None:
     """Ingest Thresher's own documentation, and ask a few questions in every mode."""
     with plain_errors():

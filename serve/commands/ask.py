@@ -46,7 +46,7 @@ _Out = Annotated[
 def ask(
     question: _Question = None,
     mode: _Mode = "standard",
-    tenant: Tenant = "default",
+    tenant: Tenant = None,
     k: _K = None,
     model: _Model = None,
     as_json: AsJson = False,
@@ -138,12 +138,17 @@ def _ask_left(
 ) -> None:
     from serve.commands.asking import Asking, asking_bar
     from serve.commands.client import Client
+    from serve.commands.replies import ServiceError
 
     finished = total - len(answers.open_questions)
     with Client(settings) as client:
         client.check_mode(mode)
         with asking_bar(err, total, finished) as report:
-            asyncio.run(Asking(client, answers, report, problems).ask())
+            try:
+                asyncio.run(Asking(client, answers, report, problems).ask())
+            except ServiceError as error:
+                stays = f"; what was answered stands in {answers.path}" if answers.path.stat().st_size else ""
+                raise ServiceError(f"{error}{stays}") from None
 
 
 def _print_reasons(problems: Counter[str]) -> None:

@@ -19,12 +19,13 @@ from rich.progress import (
 from serve.commands.answers import AnswerFile
 from serve.commands.client import Client
 from serve.commands.questions import AskedQuestion
-from serve.commands.replies import Json, ServiceError, answer_in, problem_in, wait_in
+from serve.commands.replies import Json, ServiceError, answer_in, problem_in, told, wait_in
 
 Report = Callable[[bool], None]
 
 # With Retry-After they pass: the service has much to do, or another one takes over.
 _PASSING = (429, 503)
+_KEPT_OUT = (401, 403)
 _FULL = (":overloaded", ":rate-limited", ":too-many-requests")
 _TRIES = 5
 _MAX_WAIT_SECONDS = 60.0
@@ -51,21 +52,34 @@ class Asking:
         self._report = report
         self._reaching = asyncio.Lock()
         self._problems = problems
+        self._refusal: ServiceError | None = None
 
     async def ask(self) -> None:
-        """Ask what has no answer yet; when this is cancelled, the service stops working on what is under way."""
+        """
+        Ask what has no answer yet; when this is cancelled, the service stops working on what is under way.
+
+        :raises ServiceError: if the service lets nobody in with this key, which it would say of every question.
+        """
         settings = self._client.settings
         waiting = iter(self._answers.open_questions)
         async with httpx.AsyncClient(timeout=settings.request_timeout + 10, trust_env=False) as http:
             workers = (self._work(http, waiting) for _ in range(settings.batch_concurrency))
             await asyncio.gather(*workers)
+        if self._refusal:
+            raise self._refusal
 
     async def _work(self, http: httpx.AsyncClient, waiting: Iterator[AskedQuestion]) -> None:
         for question in waiting:
-            outcome = await self._outcome(http, question)
+            if self._refusal:
+                return
+            try:
+                outcome = await self._outcome(http, question)
+            except ServiceError as error:
+                self._refusal = error
+                return
             self._answers.add(question, outcome)
             if problem := outcome.get("problem"):
-                self._problems[str(problem["detail"])] += 1
+                self._problems[told(problem)] += 1
             self._report("result" in outcome)
 
     async def _outcome(self, http: httpx.AsyncClient, question: AskedQuestion) -> Json:
@@ -75,7 +89,10 @@ class Asking:
             tries += 1
             url = self._client.url
             try:
-                response = await http.post(f"{url}/query/", content=question.content, headers=_HEADERS)
+                # Those of the service that is asked now.
+                headers = _HEADERS | self._client.headers
+                content = question.for_tenant(self._client.tenant_here)
+                response = await http.post(f"{url}/query/", content=content, headers=headers)
             except (httpx.ReadTimeout, httpx.WriteTimeout):
                 return {"problem": {"status": 504, "detail": "the service takes too long"}}
             except httpx.TransportError as error:
@@ -84,6 +101,8 @@ class Asking:
                 continue
             if response.is_success:
                 return _result(response)
+            if response.status_code in _KEPT_OUT:
+                answer_in(response)
             problem, wait = problem_in(response), wait_in(response)
             if response.status_code not in _PASSING or wait is None:
                 break

@@ -6,14 +6,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote
 
 import httpx
 
-from serve.commands.replies import Json, ServiceError, answer_in, events_in
+from serve.access.errors import TenantRequiredError
+from serve.commands.replies import NAME_THE_TENANT, Json, ServiceError, answer_in, events_in
 from serve.locking import DataDirInUseError, DataDirLock, RunningService, running_service
 from settings import Settings
+
+if TYPE_CHECKING:
+    from serve.commands.local import LocalService
 
 # A service that starts has the data directory before it has an address.
 _ADDRESS_LOOKS = 50
@@ -58,8 +62,7 @@ class Client:
         self._timeout = settings.request_timeout + 10
         self._open = ExitStack()
         self._http: httpx.Client | None = None
-        self.here = False
-        """Whether the service runs in this process."""
+        self._local: LocalService | None = None
 
     def __enter__(self) -> Self:
         """Reach the service."""
@@ -72,8 +75,35 @@ class Client:
 
     def close(self) -> None:
         """Close the connection; a service in this process stops at the end of the batches under way."""
-        self._http = None
+        self._http = self._local = None
         self._open.close()
+
+    @property
+    def here(self) -> bool:
+        """:returns: Whether the service runs in this process."""
+        return self._local is not None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """:returns: What each request to the service that was reached last has to bring."""
+        key = self._local.api_key if self._local else self._api_key
+        # Not as a bearer token, which names the tenant where nobody is asked for a key.
+        return {"X-API-Key": key} if key else {}
+
+    @property
+    def tenant_here(self) -> str | None:
+        """
+        Decide the tenant where the user names none and the service runs in this process.
+
+        :returns: the tenant; None where another service decides it.
+        :raises ServiceError: if the user's key is for several.
+        """
+        if self._local is None:
+            return None
+        try:
+            return self._local.tenant_of(self._api_key)
+        except TenantRequiredError:
+            raise ServiceError(NAME_THE_TENANT, 422, "tenant-required") from None
 
     def reach_again(self) -> str:
         """
@@ -103,7 +133,7 @@ class Client:
         self,
         question: str,
         mode: str,
-        tenant_id: str,
+        tenant_id: str | None,
         top_k: int | None,
         model: str | None,
         explain: bool | None = None,
@@ -113,7 +143,7 @@ class Client:
 
         :param question: the question.
         :param mode: which mode answers.
-        :param tenant_id: whose documents.
+        :param tenant_id: whose documents; None leaves that to the service, as everywhere here.
         :param top_k: chunks to retrieve.
         :param model: another language model.
         :param explain: whether the answer is to have an explanation.
@@ -147,7 +177,7 @@ class Client:
         self,
         question: str,
         mode: str,
-        tenant_id: str,
+        tenant_id: str | None,
         top_k: int | None,
         model: str | None,
         explain: bool | None = None,
@@ -157,7 +187,7 @@ class Client:
 
         :param question: the question.
         :param mode: which mode answers.
-        :param tenant_id: whose documents.
+        :param tenant_id: whose documents; None leaves that to the service, as everywhere here.
         :param top_k: chunks to retrieve.
         :param model: another language model.
         :param explain: whether the answer is to have an explanation.
@@ -167,7 +197,8 @@ class Client:
         body = {**_asked(question, mode, tenant_id, top_k, model, explain), "stream": True}
 
         def begin(http: httpx.Client) -> httpx.Response:
-            response = http.send(http.build_request("POST", "/query/", json=body), stream=True)
+            request = http.build_request("POST", "/query/", json=self._with_tenant(body))
+            response = http.send(request, stream=True)
             if not response.is_success:
                 response.read()
             return response
@@ -177,7 +208,9 @@ class Client:
                 answer_in(response)
             yield from events_in(response)
 
-    def upload(self, files: Sequence[OutgoingFile], tenant_id: str, pipeline: str | None, key: str) -> Json:
+    def upload(
+        self, files: Sequence[OutgoingFile], tenant_id: str | None, pipeline: str | None, key: str
+    ) -> Json:
         """
         Send files to be indexed.
 
@@ -217,7 +250,9 @@ class Client:
         """
         return self._call("GET", _path("ingest", job_id))
 
-    def jobs(self, tenant_id: str, status: str | None = None, limit: int | None = None) -> Iterator[Json]:
+    def jobs(
+        self, tenant_id: str | None, status: str | None = None, limit: int | None = None
+    ) -> Iterator[Json]:
         """
         List a tenant's jobs, newest first.
 
@@ -246,7 +281,7 @@ class Client:
         """
         return self._call("POST", f"{_path('ingest', job_id)}/retry")
 
-    def documents(self, tenant_id: str, limit: int | None = None) -> Iterator[Json]:
+    def documents(self, tenant_id: str | None, limit: int | None = None) -> Iterator[Json]:
         """
         List a tenant's documents.
 
@@ -256,7 +291,7 @@ class Client:
         """
         return self._pages("/documents", {"tenant_id": tenant_id}, limit)
 
-    def document(self, tenant_id: str, document_id: str) -> Json:
+    def document(self, tenant_id: str | None, document_id: str) -> Json:
         """
         Give a document with its chunks.
 
@@ -268,7 +303,7 @@ class Client:
         document = self._call("GET", path, params={**wanted, "limit": 1})
         return {**document, "items": list(self._pages(path, wanted, None)), "next": None}
 
-    def delete_document(self, tenant_id: str, document_id: str) -> Json:
+    def delete_document(self, tenant_id: str | None, document_id: str) -> Json:
         """
         Delete a document.
 
@@ -288,7 +323,7 @@ class Client:
         return self._call("DELETE", _path("tenants", tenant_id))
 
     def _pages(self, path: str, wanted: Mapping[str, Any], limit: int | None) -> Iterator[Json]:
-        asked = {name: value for name, value in wanted.items() if value is not None}
+        asked = dict(wanted)
         left = limit
         while True:
             page = self._call("GET", path, params={**asked, "limit": min(left or _PAGE, _PAGE)})
@@ -298,8 +333,25 @@ class Client:
                 return
             asked["cursor"] = page["next"]
 
-    def _call(self, method: str, path: str, **more: Any) -> Json:
-        return answer_in(self._sent(lambda http: http.request(method, path, **more)))
+    def _call(
+        self, method: str, path: str, params: Json | None = None, json: Json | None = None, **more: Any
+    ) -> Json:
+        def send(http: httpx.Client) -> httpx.Response:
+            params_now, json_now = self._with_tenant(params), self._with_tenant(json)
+            return http.request(method, path, params=params_now, json=json_now, **more)
+
+        return answer_in(self._sent(send))
+
+    def _with_tenant(self, values: Json | None) -> Json | None:
+        """Decide the tenant that a request leaves open, of the service that it goes to now; leave out what is open."""
+        if values is None:
+            return None
+        named = (
+            {**values, "tenant_id": values.get("tenant_id") or self.tenant_here}
+            if "tenant_id" in values
+            else values
+        )
+        return {name: value for name, value in named.items() if value is not None}
 
     def _sent(self, send: Callable[[httpx.Client], httpx.Response]) -> httpx.Response:
         for wait in _RETRY_SECONDS:
@@ -321,29 +373,28 @@ class Client:
         for looks_left in reversed(range(_ADDRESS_LOOKS)):
             try:
                 service = _holder(self.settings)
-                key = self.settings.api_key.get_secret_value() if self.settings.api_key else None
-                self._use(*((service.url, key) if service else self._start()))
-                self.here = service is None
+                url = service.url if service else self._start()
+                http = httpx.Client(
+                    base_url=url, headers=self.headers, timeout=self._timeout, trust_env=False
+                )
+                self._http = self._open.enter_context(http)
                 return
             except DataDirInUseError:
                 if not looks_left:
                     raise
                 time.sleep(_ADDRESS_SECONDS)
 
-    def _start(self) -> tuple[str, str | None]:
+    def _start(self) -> str:
         # Not before it is needed: it loads all that makes a service.
         from serve.commands.local import LocalService
 
-        service = LocalService(self.settings, self._works)
-        self._open.callback(service.close)
-        return service.url, service.api_key
+        self._local = LocalService(self.settings, self._works)
+        self._open.callback(self._local.close)
+        return self._local.url
 
-    def _use(self, url: str, key: str | None) -> None:
-        # Not as a bearer token, which names the tenant where nobody is asked for a key.
-        headers = {"X-API-Key": key} if key else None
-        self._http = self._open.enter_context(
-            httpx.Client(base_url=url, headers=headers, timeout=self._timeout, trust_env=False)
-        )
+    @property
+    def _api_key(self) -> str | None:
+        return self.settings.api_key.get_secret_value() if self.settings.api_key else None
 
 
 def _holder(settings: Settings) -> RunningService | None:
@@ -378,7 +429,12 @@ def job_id_of(tenant_id: str, key: str) -> str:
 
 
 def _asked(
-    question: str, mode: str, tenant_id: str, top_k: int | None, model: str | None, explain: bool | None
+    question: str,
+    mode: str,
+    tenant_id: str | None,
+    top_k: int | None,
+    model: str | None,
+    explain: bool | None,
 ) -> Json:
     return {
         "q": question,

@@ -27,7 +27,7 @@ _DocumentID = Annotated[str, typer.Argument(metavar="ID", help="A document's id.
 @app.callback()
 def documents(
     context: typer.Context,
-    tenant: Tenant = "default",
+    tenant: Tenant = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many.")] = 100,
     as_json: AsJson = False,
 ) -> None:
@@ -44,7 +44,7 @@ def documents(
 
 
 @app.command()
-def show(document: _DocumentID, tenant: Tenant = "default", as_json: AsJson = False) -> None:
+def show(document: _DocumentID, tenant: Tenant = None, as_json: AsJson = False) -> None:
     """Show a document and its chunks."""
     with plain_errors():
         from serve.commands.client import Client
@@ -61,7 +61,7 @@ def show(document: _DocumentID, tenant: Tenant = "default", as_json: AsJson = Fa
 @app.command()
 def delete(
     ids: Annotated[list[str], typer.Argument(metavar="ID...", help="The documents' ids.")],
-    tenant: Tenant = "default",
+    tenant: Tenant = None,
 ) -> None:
     """Delete documents; one that can't be deleted does not keep the others."""
     with plain_errors():

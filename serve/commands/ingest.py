@@ -32,7 +32,7 @@ _Pipeline = Annotated[
 ]
 
 
-def ingest(paths: _Paths, tenant: Tenant = "default", pipeline: _Pipeline = None) -> None:
+def ingest(paths: _Paths, tenant: Tenant = None, pipeline: _Pipeline = None) -> None:
     """Ingest files of any kind that is read (docs/ingestion.md); one ingested again replaces what it was."""
     with plain_errors():
         from serve.commands.client import Client
@@ -51,12 +51,13 @@ def ingest(paths: _Paths, tenant: Tenant = "default", pipeline: _Pipeline = None
         begin = time.perf_counter()
         with (
             Client(settings, works=True) as client,
-            shown_following(client, "ingesting", tenant, len(found.files)) as following,
+            shown_following(client, "ingesting", len(found.files)) as following,
         ):
             Sending(client, following, tenant, pipeline).send(found.files)
             tally = following.to_the_end()
         show_remarks(err, refused + tally.remarks)
-        out.print(summary(tally, tenant, time.perf_counter() - begin), highlight=False, soft_wrap=True)
+        seconds = time.perf_counter() - begin
+        out.print(summary(tally, following.tenant_id or tenant, seconds), highlight=False, soft_wrap=True)
         if refused or went_wrong(tally):
             raise typer.Exit(1)
 
@@ -81,12 +82,12 @@ def follow_job(client: "Client", job: dict[str, Any], what: str) -> None:
     from serve.commands.listings import show_remarks, summary
 
     begin = time.perf_counter()
-    tenant = job["tenant_id"]
-    with shown_following(client, what, tenant, job["total"]) as following:
+    with shown_following(client, what, job["total"]) as following:
         following.add(job)
         tally = following.to_the_end()
     show_remarks(err, tally.remarks)
-    out.print(summary(tally, tenant, time.perf_counter() - begin), highlight=False, soft_wrap=True)
+    seconds = time.perf_counter() - begin
+    out.print(summary(tally, following.tenant_id, seconds), highlight=False, soft_wrap=True)
     if went_wrong(tally):
         raise typer.Exit(1)
 
@@ -102,13 +103,12 @@ def went_wrong(tally: "Tally") -> bool:
 
 
 @contextmanager
-def shown_following(client: "Client", what: str, tenant: str, total: int) -> Iterator["Following"]:
+def shown_following(client: "Client", what: str, total: int) -> Iterator["Following"]:
     """
     Follow jobs with a bar; on Ctrl-C say what becomes of them, and end the command.
 
     :param client: the way to the service.
     :param what: what is being done.
-    :param tenant: whose jobs.
     :param total: documents there will be.
     :returns: follows the jobs that it is given.
     """
@@ -122,11 +122,11 @@ def shown_following(client: "Client", what: str, tenant: str, total: int) -> Ite
             yield following
     except KeyboardInterrupt:
         if following is not None:
-            _say_what_goes_on(following, client.here, tenant)
+            _say_what_goes_on(following, client.here)
         raise typer.Exit(INTERRUPTED) from None
 
 
-def _say_what_goes_on(following: "Following", here: bool, tenant: str) -> None:
+def _say_what_goes_on(following: "Following", here: bool) -> None:
     unsent = following.tally().total - sum(job["total"] for job in following.jobs.values())
     if unsent:
         _say(f"{'1 file was' if unsent == 1 else f'{unsent} files were'} not sent: give the command again")
@@ -147,7 +147,9 @@ def _say_what_goes_on(following: "Following", here: bool, tenant: str) -> None:
         for line in watch:
             _say(f"  {line}")
         if len(jobs) > _NAMED_JOBS:
-            _say(f"  … and {len(jobs) - _NAMED_JOBS} more, which `thresher jobs --tenant {tenant}` lists")
+            _say(
+                f"  … and {len(jobs) - _NAMED_JOBS} more, which `thresher jobs --tenant {following.tenant_id}` lists"
+            )
 
 
 def _say(line: str) -> None:

@@ -27,16 +27,14 @@ app = typer.Typer(
 _JobID = Annotated[str, typer.Argument(metavar="JOB", help="A job's id.")]
 _Owner = Annotated[
     str | None,
-    typer.Option(
-        "--tenant", "-t", help="Whose job it must be.", callback=lambda name: name and checked_tenant(name)
-    ),
+    typer.Option("--tenant", "-t", help="Whose job it must be.", callback=checked_tenant),
 ]
 
 
 @app.callback()
 def jobs(
     context: typer.Context,
-    tenant: Tenant = "default",
+    tenant: Tenant = None,
     status: Annotated[
         str | None, typer.Option(help="Only `pending`, `running`, `done`, `failed` or `cancelled` ones.")
     ] = None,
@@ -108,9 +106,11 @@ def retry(job: _JobID, tenant: _Owner = None) -> None:
 
 def _job(client: "Client", job_id: str, tenant: str | None) -> "Json":
     """Find a job, which must be the tenant's where one is named."""
+    from serve.commands.replies import ServiceError
+
     job = client.job(job_id)
     if tenant is not None and job["tenant_id"] != tenant:
-        raise typer.BadParameter(
+        raise ServiceError(
             f"tenant '{tenant}' has no job '{job_id}'; `thresher jobs -t {tenant}` lists its own"
         )
     return job

@@ -5,10 +5,12 @@ import threading
 import time
 
 from serve import server
+from serve.access import Caller
 from serve.app import build_app
 from serve.commands.terminal import quiet_level
 from serve.service import Service
 from serve.telemetry import configure_logging
+from serve.tenancy import Tenancy
 from settings import Settings
 
 _START_SECONDS = 0.01
@@ -62,6 +64,18 @@ class LocalService:
         )
         self._thread.start()
         self._wait_until_started()
+
+    def tenant_of(self, api_key: str | None) -> str:
+        """
+        Decide the tenant of who names none, so that it is the same whether the service runs here or elsewhere.
+
+        :param api_key: the user's key; the process itself may come in without one.
+        :returns: the tenant of the key, else `default`.
+        :raises TenantRequiredError: if the key is for several.
+        """
+        access = self._service.access
+        found = access.keyring.find(api_key.encode()) if api_key and access.is_on else None
+        return Tenancy(found or Caller()).tenant(None)
 
     def _wait_until_started(self) -> None:
         while not self._server.started:

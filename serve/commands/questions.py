@@ -42,6 +42,17 @@ class AskedQuestion:
         """:returns: What is sent, as JSON that is the same for the same."""
         return canonical(self.body)
 
+    def for_tenant(self, tenant_id: str | None) -> str:
+        """
+        Give what is sent to a service that has to hear a tenant.
+
+        :param tenant_id: whom to ask for unless the question says it; None leaves that to the service.
+        :returns: the content, with a tenant where one is given.
+        """
+        if tenant_id is None or "tenant_id" in self.body:
+            return self.content
+        return canonical({**self.body, "tenant_id": tenant_id})
+
 
 def read_questions(path: Path, defaults: Json) -> list[AskedQuestion]:
     """

@@ -11,6 +11,9 @@ from serve.commands.json_lines import json_value, lines_in
 Json = dict[str, Any]
 
 _NOT_OURS = "what answers is not this service: its reply can't be read"
+NAME_THE_TENANT = "the key in API_KEY is for several tenants: name the one that is meant with --tenant"
+"""What a user hears of the problem `tenant-required`, who knows no `tenant_id`."""
+_SECONDS_IN_HEADER = "the seconds in Retry-After"
 _OWN_KEY = "; this command sends the key in API_KEY, and `thresher keys create` makes one"
 _ADVICE = {
     "missing-key": _OWN_KEY,
@@ -53,8 +56,27 @@ def answer_in(response: httpx.Response) -> Json:
         except (ValueError, TypeError):
             raise ServiceError(_NOT_OURS, response.status_code) from None
     problem = problem_in(response)
-    detail = problem["detail"] + _ADVICE.get(kind_of(problem), "")
-    raise ServiceError(detail, response.status_code, kind_of(problem), wait_in(response))
+    wait = wait_in(response)
+    raise ServiceError(told(problem, wait), response.status_code, kind_of(problem), wait)
+
+
+def told(problem: Json, wait: float | None = None) -> str:
+    """
+    Say what a problem is to somebody who sees a command, and no field and no header of HTTP.
+
+    :param problem: the problem.
+    :param wait: seconds after which it is worth to try again, where the service named them.
+    :returns: what is wrong, and what to do.
+    """
+    kind, detail = kind_of(problem), str(problem["detail"])
+    if kind == "tenant-required":
+        return NAME_THE_TENANT
+    span = "a while" if wait is None else "1 second" if wait == 1 else f"{wait:g} seconds"
+    if _SECONDS_IN_HEADER in detail:
+        detail = detail.replace(_SECONDS_IN_HEADER, span)
+    elif wait is not None:
+        detail += f"; try again after {span}"
+    return detail + _ADVICE.get(kind, "")
 
 
 def problem_in(response: httpx.Response) -> Json:
@@ -108,7 +130,8 @@ def events_in(response: httpx.Response) -> Iterator[tuple[str, Json]]:
                 kind = value.decode()
             elif field == b"data" and kind == "error":
                 problem = json_value(value)
-                raise ServiceError(problem["detail"], problem["status"], kind_of(problem))
+                wait = problem.get("retry_after")
+                raise ServiceError(told(problem, wait), problem["status"], kind_of(problem), wait)
             elif field == b"data":
                 yield kind, json_value(value)
                 if kind == "result":

@@ -84,6 +84,11 @@ class Following:
         self._refused: list[Remark] = []
 
     @property
+    def tenant_id(self) -> str | None:
+        """Whose jobs these are, as the service says; None as long as there is none."""
+        return next((job.get("tenant_id") for job in self.jobs.values()), None)
+
+    @property
     def unfinished(self) -> list[str]:
         """The jobs that are not at their end."""
         return [name for name, job in self.jobs.items() if job["status"] not in FINISHED]
@@ -154,13 +159,15 @@ class Following:
 class Sending:
     """Sends files in parts, each of them a job; where the queue is full, it waits until that takes more."""
 
-    def __init__(self, client: Client, following: Following, tenant_id: str, pipeline: str | None) -> None:
+    def __init__(
+        self, client: Client, following: Following, tenant_id: str | None, pipeline: str | None
+    ) -> None:
         """
         Send nothing yet.
 
         :param client: the way to the service.
         :param following: follows the jobs.
-        :param tenant_id: whose the files are.
+        :param tenant_id: whose the files are; None for whom the service takes them to be of.
         :param pipeline: another indexing pipeline than the usual one.
         """
         self.client = client
@@ -204,6 +211,9 @@ class Sending:
                 return
 
     def _known(self, key: str) -> Json | None:
+        if self.tenant_id is None:
+            # Which job it is depends on the tenant. The upload itself tells, for under the key it makes no second job.
+            return None
         try:
             return self.client.job(job_id_of(self.tenant_id, key))
         except ServiceError as error:
@@ -215,7 +225,10 @@ class Sending:
         """Send a part, however long the queue takes no more; None where it was too much and went in smaller parts."""
         while True:
             try:
-                return self.client.upload(contents, self.tenant_id, self.pipeline, key)
+                job = self.client.upload(contents, self.tenant_id, self.pipeline, key)
+                # The others too, whichever service takes them.
+                self.tenant_id = job["tenant_id"]
+                return job
             except ServiceError as error:
                 if error.status == 413:
                     self._send_less(contents, error)
@@ -234,7 +247,8 @@ class Sending:
         self._upload(contents[middle:])
 
     def _digest(self, contents: Iterable[OutgoingFile]) -> str:
-        digest = hashlib.sha256(f"{self.tenant_id}\0{self.pipeline}".encode())
+        # Without the tenant, which may not be known yet: a key holds within one.
+        digest = hashlib.sha256(f"{self.pipeline}".encode())
         for file in contents:
             digest.update(hashlib.sha256(file.name.encode()).digest() + hashlib.sha256(file.content).digest())
         return digest.hexdigest()[:32]

@@ -42,15 +42,15 @@ out = TextConsole()
 err = TextConsole(stderr=True)
 
 
-def checked_tenant(tenant_id: str) -> str:
+def checked_tenant(tenant_id: str | None) -> str | None:
     """
     Check a tenant id before anything is started for it.
 
-    :param tenant_id: what was given.
+    :param tenant_id: what was given; None for nothing.
     :returns: the same.
     :raises typer.BadParameter: if it is none.
     """
-    if tenant_id.isascii() and tenant_id.isalnum() and len(tenant_id) <= 64:
+    if tenant_id is None or (tenant_id.isascii() and tenant_id.isalnum() and len(tenant_id) <= 64):
         return tenant_id
     # Loads the document store, so that most commands do without.
     from components.storing import InvalidTenantError, check_tenant_id
@@ -62,7 +62,15 @@ def checked_tenant(tenant_id: str) -> str:
     return tenant_id
 
 
-Tenant = Annotated[str, typer.Option("--tenant", "-t", help="Whose documents.", callback=checked_tenant)]
+Tenant = Annotated[
+    str | None,
+    typer.Option(
+        "--tenant",
+        "-t",
+        help="Whose documents; else those of the tenant that the key in API_KEY is for, or of `default`.",
+        callback=checked_tenant,
+    ),
+]
 NamedTenant = Annotated[str, typer.Option("--tenant", "-t", help="Which tenant.", callback=checked_tenant)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for other programs.")]
 

@@ -90,7 +90,6 @@ def test_each_question_of_a_file_is_answered(folder: Path, files: Files) -> None
     assert answers[3]["question"] == {
         "q": "Which number is 3?",
         "mode": "standard",
-        "tenant_id": "default",
         "k": 1,
     }
     assert {answer["result"]["model"] for answer in answers} == {"stub"}

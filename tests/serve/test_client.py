@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from serve.commands.client import Client, job_id_of
-from serve.commands.replies import ServiceError, answer_in
+from serve.commands.replies import ServiceError, answer_in, events_in
 from serve.commands.sending import Following, Sending, Tally
 from serve.commands.sources import SourceFile
 from serve.locking import DataDirLock
@@ -37,6 +37,7 @@ class Upload:
         job = {
             **JOB,
             "job_id": job_id_of(self.tenant, self.key),
+            "tenant_id": self.tenant,
             "total": count,
             "documents_ok": count,
             "sources": [],
@@ -158,7 +159,7 @@ def test_the_same_files_again_are_a_job_of_their_own(tmp_path: Path) -> None:
         send(tmp_path, "a.md")
         send(tmp_path, "a.md", tenant="other")
         send(tmp_path, "a.md")
-    assert len({upload.key for upload in uploads}) == 3
+    assert len({(upload.tenant, upload.key) for upload in uploads}) == 3
 
 
 def test_what_is_under_way_is_not_sent_again(tmp_path: Path) -> None:
@@ -188,3 +189,26 @@ def test_a_command_whose_key_does_not_do_says_where_it_goes(kind: str) -> None:
     problem = {"type": f"urn:thresher:problem:{kind}", "detail": "that is refused"}
     with pytest.raises(ServiceError, match=r"^that is refused; this command sends the key in API_KEY"):
         answer_in(httpx.Response(401, json=problem))
+
+
+@pytest.mark.parametrize(
+    ("detail", "wait", "shown"),
+    [
+        ("full; try again after the seconds in Retry-After", 7, "full; try again after 7 seconds"),
+        ("full; try again after the seconds in Retry-After", 1, "full; try again after 1 second"),
+        ("full; try again after the seconds in Retry-After", None, "full; try again after a while"),
+        ("the service stops", 2, "the service stops; try again after 2 seconds"),
+        ("it is broken", None, "it is broken"),
+    ],
+)
+def test_who_sees_no_header_hears_when_to_try_again(detail: str, wait: int | None, shown: str) -> None:
+    """The seconds of `Retry-After` stand in the message, for an answer and for the error in a stream of events."""
+    headers = {} if wait is None else {"Retry-After": str(wait)}
+    with pytest.raises(ServiceError) as caught:
+        answer_in(httpx.Response(503, json={"detail": detail}, headers=headers))
+    assert str(caught.value) == shown
+    problem = {"detail": detail, "status": 503, **({} if wait is None else {"retry_after": wait})}
+    events = f"event: error\ndata: {json.dumps(problem)}\n\n".encode()
+    with pytest.raises(ServiceError) as caught:
+        list(events_in(httpx.Response(200, content=events)))
+    assert str(caught.value) == shown
