@@ -9,7 +9,6 @@ import { nameOf } from "./tenants.js";
 import { timesTable } from "./times.js";
 
 const BROKEN_OFF = { title: "Broken off", detail: "The answer broke off before its end." };
-const HINTS = { "unknown-tenant": "Upload documents for this tenant first; the form for it is under Documents." };
 
 let panels = 0;
 
@@ -132,7 +131,7 @@ export class AnswerPanel {
     say(this.status, left ? "Stopped" : "Failed");
     this.element.classList.toggle("failed", !left);
     if (left) return null;
-    this.notes.append(problemBox(error, HINTS[error.kind]));
+    this.notes.append(problemBox(error));
     return error;
   }
 

@@ -19,7 +19,14 @@ export class Problem extends Error {
 
 const NO_PROBLEM = "this is no problem document; something between this page and the service may have made it.";
 const UNREACHABLE = "The service cannot be reached, or the connection broke off. Look whether it still runs.";
-const KEY_ADVICE = "Write a key into the field API key at the top of this page; who runs the service gives them.";
+const ASK_AGAIN = "Ask again in a few seconds; who runs the service can let it answer more questions at a time.";
+const ADVICE = {
+  "missing-key": "Write a key into the field API key at the top of this page; who runs the service gives them.",
+  "invalid-key": "The key is unknown, revoked or expired. Write another one into the field at the top of this page.",
+  "unknown-tenant": "Upload documents for this tenant first; the form for it is under Documents.",
+  overloaded: ASK_AGAIN,
+  "model-busy": ASK_AGAIN,
+};
 const AGAIN = 1000;
 
 /** Make a URL of the service, relative to the page. */
@@ -122,12 +129,14 @@ async function* linesOf(response) {
 }
 
 /** Show a problem. */
-export function problemBox(problem, advice = needsKey(problem) ? KEY_ADVICE : null) {
+export function problemBox(problem, advice = ADVICE[problem.kind] ?? null) {
+  // What the service says of keys is for programs, which have no field for them.
+  const told = needsKey(problem) ? null : el("p", {}, foreign(problem.message));
   return el(
     "div",
     { class: "problem", role: "alert" },
     el("strong", {}, problem.title),
-    el("p", {}, foreign(problem.message)),
+    told,
     advice && el("p", {}, advice),
     problem.requestId ? el("p", {}, hint("Request id: ", el("code", {}, problem.requestId))) : null,
   );

@@ -2,9 +2,9 @@
 
 import { AnswerPanel } from "./answer.js";
 import { getJSON, problemBox } from "./api.js";
-import { el, fill, foreign } from "./dom.js";
+import { el, fill, foreign, say } from "./dom.js";
 import { Holdings } from "./holdings.js";
-import { hasKey, useKey } from "./key.js";
+import { hasKey, needsKey, useKey } from "./key.js";
 import { watchService } from "./service.js";
 import { nameOf, offerTenants, rememberTenant } from "./tenants.js";
 import { Upload } from "./uploads.js";
@@ -19,10 +19,16 @@ const modes = new Map();
 // Long enough for the next key: not every beginning of a name is looked up.
 const TYPING = 300;
 const DEFAULT = "default";
+const [access, key, forget] = ["access", "key", "forget"].map(at);
+const KEY = {
+  missing: "This service asks for an API key. Who runs it gives them.",
+  refused: "This key is unknown, revoked or expired. Write another one.",
+  used: "A key is in use in this tab.",
+};
 let panels = [];
 
 // A key of one tenant need not name it.
-const tenant = () => fields.tenant.value.trim() || (hasKey() ? null : DEFAULT);
+const tenant = () => fields.tenant.value.trim() || (access.hidden ? DEFAULT : null);
 
 function option(value, text = value) {
   return el("option", { value }, text);
@@ -74,7 +80,10 @@ function body(mode) {
 
 async function ask() {
   if (!modes.size) await loadModes();
-  if (!modes.size) return;
+  if (!modes.size) {
+    if (!access.hidden) key.focus();
+    return;
+  }
   leave();
   keep();
   const names = new Set([fields.mode.value, fields.compared.value].filter(Boolean));
@@ -120,7 +129,8 @@ async function loadModes() {
     restore("mode", "compared");
     describeModes();
   } catch (problem) {
-    fill(answers, problemBox(problem));
+    // A key is asked for at the top of the page.
+    if (!needsKey(problem)) fill(answers, problemBox(problem));
   }
 }
 
@@ -129,12 +139,14 @@ function showTenant() {
   holdings.show(tenant());
 }
 
-const [access, key, forget] = ["access", "key", "forget"].map(at);
-
-function showAccess() {
+/** Show the field for the key, and how it is with the key that there is. */
+function showAccess(refused = false) {
+  // The tenant field's first value is nobody's choice; the key knows its tenant.
+  if (access.hidden && fields.tenant.value === DEFAULT) fields.tenant.value = "";
+  fields.tenant.placeholder = "the key's";
   access.hidden = false;
   forget.hidden = !hasKey();
-  at("key-hint").textContent = hasKey() ? "A key is in use in this tab." : "This service asks for an API key.";
+  say(at("key-hint"), hasKey() ? (refused ? KEY.refused : KEY.used) : KEY.missing);
 }
 
 /** Begin anew with another key, or with none. */
@@ -142,8 +154,6 @@ async function takeKey(given) {
   useKey(given);
   key.value = "";
   fill(answers);
-  // The field's first value is nobody's choice; the key knows its tenant.
-  if (given !== null && fields.tenant.value === DEFAULT) fields.tenant.value = "";
   showAccess();
   watch();
   await loadModes();
@@ -178,7 +188,7 @@ access.addEventListener("submit", (event) => {
   if (key.value.trim()) takeKey(key.value.trim());
 });
 forget.addEventListener("click", () => takeKey(null));
-addEventListener("keyneeded", showAccess);
+addEventListener("keyneeded", () => showAccess(hasKey()));
 let typing;
 fields.tenant.addEventListener("input", () => {
   clearTimeout(typing);
@@ -203,10 +213,8 @@ addEventListener("drop", (event) => {
   upload(event.dataTransfer.files);
 });
 
-if (hasKey()) {
-  fields.tenant.value = "";
-  showAccess();
-}
+at("unloaded").remove();
+if (hasKey()) showAccess();
 restore("tenant", "k", "question");
 watch();
 offerTenants(at("tenants"));

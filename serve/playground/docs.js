@@ -2,6 +2,7 @@
 
 import { getJSON, problemBox } from "./api.js";
 import { codeBlock, el, fill, foreign, hint, visible, visibleJSON } from "./dom.js";
+import { needsKey } from "./key.js";
 
 const METHODS = ["get", "post", "put", "patch", "delete"];
 const place = document.getElementById("operations");
@@ -51,6 +52,6 @@ try {
       operationOf(method, path, operations[method], whole)));
   fill(place, el("p", {}, foreign(whole.info.description ?? "")), ...found);
 } catch (problem) {
-  const advice = "Give the playground your API key, then open this page in the same tab.";
-  fill(place, problem.kind === "missing-key" ? problemBox(problem, advice) : problemBox(problem));
+  const advice = "Give the playground a good API key, then open this page in the same tab.";
+  fill(place, needsKey(problem) ? problemBox(problem, advice) : problemBox(problem));
 }

@@ -2,6 +2,7 @@
 
 import { getJSON, problemBox } from "./api.js";
 import { button, count, el, fill, foreign, hint, visible } from "./dom.js";
+import { needsKey } from "./key.js";
 import { nameOf } from "./tenants.js";
 
 const PAGE = 50;
@@ -38,6 +39,8 @@ async function contentOf(tenant, found) {
     const list = el("ul", { class: "plain holdings" }, ...items.map(documentItem));
     return [el("h3", {}, "What ", foreign(nameOf(tenant)), " holds"), list, next && moreButton(tenant, list, next)];
   } catch (problem) {
+    // The top of the page asks for the key.
+    if (needsKey(problem)) return [];
     return [problem.kind === "unknown-tenant" ? nothingYet(tenant) : problemBox(problem)];
   }
 }

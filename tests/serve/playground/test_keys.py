@@ -11,7 +11,7 @@ import pytest
 from serve.access import Role
 from serve.access.keys import new_key
 from tests.serve.conftest import RunningServer, finished, without_llm
-from tests.serve.playground.conftest import CITED, DOCUMENTS, QUESTION, Playground
+from tests.serve.playground.conftest import CITED, DOCUMENTS, QUESTION, Playground, focused
 
 
 @pytest.fixture(scope="module")
@@ -43,12 +43,18 @@ def keyed(
 def test_a_key_opens_the_page_and_stays_in_the_tab(keyed: tuple[Playground, str], files: Path) -> None:
     """Without a key the page says so; with one it asks, uploads and follows for the key's tenant, and keeps it."""
     page, secret = keyed
-    assert "API key" in page.find("#answers .problem").text
+    page.until(lambda: "asks for an API key" in page.find("#key-hint").text)
+    assert page.find("#tenant").get_property("value") == ""
+    assert page.find("#owner").text == "the key's tenant"
+    assert "Missing key" not in page.find("body").text
+    assert "Authorization" not in page.find("body").text
+    page.find("#question").send_keys(QUESTION)
+    page.find("#ask .primary").click()
+    page.until(lambda: focused(page) == "key")
     page.find("#key").send_keys(secret)
     page.find("#access button").click()
     page.until(lambda: len(page.all("#mode option")) > 1 and page.texts(".holdings li"))
-    assert page.find("#owner").text == "the key's tenant"
-    page.find("#question").send_keys(QUESTION)
+    assert page.find("#key-hint").text == "A key is in use in this tab."
     page.find("#ask .primary").click()
     page.answered()
     assert CITED.rstrip(".") in page.find(".answer").text
@@ -63,7 +69,7 @@ def test_a_key_opens_the_page_and_stays_in_the_tab(keyed: tuple[Playground, str]
     page.driver.refresh()
     page.until(lambda: page.texts(".holdings li"))
     page.find("#forget").click()
-    page.until(lambda: "API key" in page.find("#answers .problem").text)
+    page.until(lambda: "asks for an API key" in page.find("#key-hint").text)
     assert page.script("return sessionStorage.length") == 0
 
 
@@ -88,10 +94,12 @@ def test_the_copied_command_holds_the_keys_name_and_not_the_key(keyed: tuple[Pla
 
 
 def test_a_wrong_key_is_told_of(keyed: tuple[Playground, str]) -> None:
-    """A key that nobody gave out is a problem with advice, and another one can be written."""
+    """A key that nobody gave out is said to be none, once, and another one can be written."""
     page, _ = keyed
     page.find("#key").send_keys("thr_wrong")
     page.find("#access button").click()
-    page.until(lambda: "Write a key into the field" in page.find("#answers .problem").text)
+    page.until(lambda: "unknown, revoked or expired" in page.find("#key-hint").text)
+    assert page.find("body").text.count("revoked") == 1
+    assert "in use" not in page.find("body").text
     assert page.find("#key").get_property("value") == ""
     assert httpx.get(f"{page.client.base_url}/playground/key.js").status_code == 200

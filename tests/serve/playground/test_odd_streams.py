@@ -66,3 +66,21 @@ def test_first_words_never_come_after_the_whole_answer(page: Playground) -> None
     page.answered()
     rows = {row.split(" words")[0].split(" answer")[0]: row.split()[-2] for row in page.texts(".times tr")}
     assert 0 < float(rows["until the first"]) <= float(rows["whole"])
+
+
+def test_crowded_service_is_told_of_with_what_to_do(page: Playground) -> None:
+    """A question that finds no room ends in a problem that says when to ask again, and the form can be used."""
+    page.load(tenant="acme", mode="standard", question=QUESTION)
+    refused = json.dumps(
+        {"type": "urn:thresher:problem:overloaded", "title": "Overloaded", "detail": "too many questions"}
+    )
+    page.script(
+        "const [text] = arguments, real = fetch; window.fetch = (url, options) => url.endsWith('/query/')"
+        " ? Promise.resolve(new Response(text, {status: 503})) : real(url, options)",
+        refused,
+    )
+    page.find("#question").send_keys(Keys.ENTER)
+    problem = page.find(".panel .problem").text
+    assert "too many questions" in problem
+    assert "Ask again in a few seconds" in problem
+    page.until(lambda: not page.find("#stop").is_enabled())

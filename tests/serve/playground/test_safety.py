@@ -150,3 +150,17 @@ def test_the_api_page_shows_the_routes_and_loads_nothing_from_elsewhere(page: Pl
     assert any(text.startswith("POST /query/ ") for text in page.texts("#operations summary"))
     assert all(url.startswith(str(page.client.base_url)) for url in page.requested())
     assert not [message for message in page.log() if "favicon" not in message]
+
+
+@pytest.mark.parametrize(("path", "script"), [("/", "app.js"), ("/docs", "docs.js")])
+def test_page_whose_script_does_not_come_says_so(page: Playground, path: str, script: str) -> None:
+    """A proxy that keeps the script out leaves a page that tells of it; with the script nobody sees that."""
+    page.command("Network.enable")
+    page.command("Network.setBlockedURLs", urls=[f"*{script}"])
+    try:
+        page.open(f"{page.client.base_url}{path}")
+        assert "has not run" in page.find("#unloaded").text
+    finally:
+        page.command("Network.setBlockedURLs", urls=[])
+    page.open(f"{page.client.base_url}{path}")
+    page.until(lambda: not page.all("#unloaded"))
