@@ -12,6 +12,8 @@ from typing import Literal
 logger = logging.getLogger(__name__)
 
 BreakerState = Literal["closed", "open", "half-open"]
+AWAY_STATUSES = (502, 503, 504)
+"""What a server that is overloaded, or a proxy before one that is away, answers to whatever it is asked."""
 
 
 class CircuitOpenError(ConnectionError):

@@ -13,11 +13,11 @@ from haystack.utils import Secret
 from haystack_integrations.components.embedders.ollama import OllamaDocumentEmbedder, OllamaTextEmbedder
 
 from components.bounded_reading import bound_reply
-from components.breaking import Breaker
+from components.breaking import AWAY_STATUSES, Breaker
 from components.fairness import current_share
 from components.models.ollama_models import DEFAULT_URL, OllamaModels
 from components.models.openai_models import OpenAIModels
-from components.models.servers import AWAY_STATUSES, ModelServer
+from components.models.servers import ModelServer
 from components.retrying import two_attempts
 
 EMBEDDED_FIELDS = ["title"]

@@ -16,6 +16,7 @@ from haystack.dataclasses import ChatMessage, StreamingChunk
 from haystack.dataclasses.streaming_chunk import AsyncStreamingCallbackT, SyncStreamingCallbackT
 
 from components.bounded_reading import ReplyTooLargeError, bound_reply
+from components.breaking import AWAY_STATUSES
 from components.models.aiohttp_transport import AiohttpTransport
 from components.models.errors import (
     ContextLengthExceededError,
@@ -29,8 +30,6 @@ from components.models.repeating import AsyncListener, Listener, repeated, repea
 
 # Of the seconds in a server's Retry-After, more than this is rather a mistake, or a quota of days.
 MAX_RETRY_AFTER = 3600
-AWAY_STATUSES = (502, 503, 504)
-"""What a server, or a proxy before it, answers to whatever it is asked. A 500 may be about a single call."""
 _WHO = "the language model's server"
 _WHY = "its own log says why, and this one does with LOG_LEVEL=DEBUG"
 
@@ -309,6 +308,7 @@ class ModelServer(ABC):
             told = f"{_WHO} refused the call with status {status}; {_WHY}"
             return ModelRequestError(message, told=told)
         passing = status >= 500
+        # A plain 500 may be about a single call.
         doubtful = passing and status not in AWAY_STATUSES
         return ModelRequestError(message, passing, f"{_WHO} failed; try again", doubtful=doubtful)
 

@@ -6,11 +6,9 @@ from typing import Any
 import httpx
 
 from components.bounded_reading import bound_reading
-from components.breaking import Breaker
+from components.breaking import AWAY_STATUSES, Breaker
 from components.retrying import two_attempts
 
-# Of a proxy, or of a Chroma that is overloaded. A 500 may be about a single call, and shows nothing.
-_AWAY = (502, 503, 504)
 # Calls that change nothing, whose answer may be asked for again when it gets lost.
 _READING = re.compile(r".*/(query|get|count)")
 _PAUSE_SECONDS = 0.05
@@ -79,7 +77,8 @@ class GuardedTransport(httpx.BaseTransport):
 
 def _shows_it_away(error: BaseException) -> bool:
     if isinstance(error, httpx.HTTPStatusError):
-        return error.response.status_code in _AWAY
+        # A 500 may be about a single call, and shows nothing.
+        return error.response.status_code in AWAY_STATUSES
     return isinstance(error, httpx.HTTPError)
 
 
