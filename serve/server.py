@@ -146,6 +146,27 @@ async def grace_ends(stopping: asyncio.Event) -> None:
     await asyncio.sleep(grace - min(_FAREWELL_SECONDS, grace / 2))
 
 
+def config_of(app: ASGIApp, settings: Settings) -> uvicorn.Config:
+    """
+    Say how uvicorn is to serve an application.
+
+    :param app: the application.
+    :param settings: name the proxies, and say how large a head may be.
+    :returns: uvicorn's configuration.
+    """
+    return uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        http=protocol_of(settings.max_header_bytes),
+        lifespan="on",
+        # uvicorn believes what this machine's own address says of callers, which any program here can send.
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=list(settings.trusted_proxies),
+    )
+
+
 def make(app: ASGIApp, bound: socket.socket, lock: DataDirLock, settings: Settings) -> Server:
     """
     Make the server of an application and say where it will be.
@@ -157,15 +178,8 @@ def make(app: ASGIApp, bound: socket.socket, lock: DataDirLock, settings: Settin
     :returns: the server.
     """
     lock.announce(url_of(bound))
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        http=protocol_of(settings.max_header_bytes),
-        lifespan="on",
-        timeout_graceful_shutdown=settings.shutdown_grace,  # type: ignore[arg-type]  # uvicorn only adds it up
-    )
+    config = config_of(app, settings)
+    config.timeout_graceful_shutdown = settings.shutdown_grace  # type: ignore[assignment]  # uvicorn only adds it up
     return Server(config, settings.shutdown_delay)
 
 

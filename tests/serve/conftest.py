@@ -11,14 +11,12 @@ from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 
 from serve import server
 from serve.access import Role
 from serve.access.key_file import KeyFile
 from serve.access.keys import new_key
 from serve.app import create_app
-from serve.limiting.protocol import protocol_of
 from settings import Settings
 
 
@@ -28,9 +26,7 @@ class RunningServer:
     def __init__(self, settings: Settings) -> None:
         self.bound = server.bind(settings)
         self.url = server.url_of(self.bound)
-        config = uvicorn.Config(create_app(settings), log_config=None, access_log=False, lifespan="on")
-        config.http = protocol_of(settings.max_header_bytes)
-        self._server = server.Server(config)
+        self._server = server.Server(server.config_of(create_app(settings), settings))
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self.bound]})
 
     def __enter__(self) -> httpx.Client:
