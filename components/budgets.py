@@ -10,9 +10,9 @@ from typing import Literal
 
 Unit = Literal["llm_calls", "tokens", "seconds"]
 _SPENT = {
-    "llm_calls": "made its {limit:g} calls of the language model",
-    "tokens": "used its {limit:g} tokens",
-    "seconds": "had nothing after its {limit:g} s",
+    "llm_calls": "needs more calls of the language model than the {limit:g} that its budget allows",
+    "tokens": "used the {limit:g} tokens that its budget allows",
+    "seconds": "had nothing after the {limit:g} s that its budget allows",
 }
 
 
@@ -28,7 +28,7 @@ class BudgetExceededError(RuntimeError):
         :param component: the part of the mode whose budget it was; None for that of the whole run.
         """
         owner = "the mode" if component is None else f"'{component}'"
-        super().__init__(f"{owner} {_SPENT[unit].format(limit=limit)}, which is all that its budget allows")
+        super().__init__(f"{owner} {_SPENT[unit].format(limit=limit)}")
         self.unit = unit
         self.component = component
 
@@ -112,7 +112,7 @@ def leaving_time(seconds: float | None) -> Iterator[None]:
 
 def charge_call() -> None:
     """
-    Count a call of a language model, before it is made.
+    Count a call of a language model, as it begins: one that still waits for its turn is none.
 
     :raises BudgetExceededError: if there is none left to make.
     """

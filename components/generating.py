@@ -7,7 +7,7 @@ from typing import Any
 from haystack import component, default_to_dict
 from haystack.dataclasses import ChatMessage, StreamingCallbackT, StreamingChunk, select_streaming_callback
 
-from components.budgets import charge_call, charge_tokens
+from components.budgets import charge_tokens
 from components.events import emit, wants_tokens
 from components.models.chat_models import ChatModels
 
@@ -108,7 +108,6 @@ class ModelChatGenerator:
                 callback(chunk)
 
         name, options = self._call(model, generation_kwargs)
-        charge_call()
         started = time.perf_counter()
         reply = self._models().ask(name, messages, options, on_chunk if emitting or callback else None)
         _tell(reply, started)
@@ -148,7 +147,6 @@ class ModelChatGenerator:
 
         name, options = self._call(model, generation_kwargs)
         callback = on_chunk if emitting or streaming_callback else None
-        charge_call()
         started = time.perf_counter()
         reply = await self._models().ask_async(name, messages, options, callback)
         _tell(reply, started)

@@ -14,7 +14,7 @@ from components.budgets import BudgetExceededError, leaving_time, limited
 from components.caller_options import caller_options
 from components.events import emit, listen, stage
 from components.models.errors import InvalidGenerationError, ModelError, UnknownModelError
-from components.retrieving import remembered_searches
+from components.retrieving import leaving_out, remembered_searches
 from components.schemas import checked_schema
 from modes.budgeting import read_budget, read_fallback
 from modes.checking import CheckedPipeline
@@ -238,7 +238,9 @@ class Mode(NamedPipeline):
             record.fall_back(_fallback(other, error, tried))
         # Its message may quote what the model was given.
         logger.info("Fallback=%s mode=%s reason=%s", other.name, self.name, type(error).__name__)
-        return await other._answer(given, history, begin, timeout, record)
+        # What a grader has thrown out stays out: an answer made from it would be what the caller chose not to get.
+        with leaving_out(record.dropped):
+            return await other._answer(given, history, begin, timeout, record)
 
     async def _outputs(self, given: dict[str, Any], history: Sequence[ChatMessage]) -> dict[str, Any]:
         if "history" in self.checked.inputs:

@@ -1,5 +1,6 @@
 """What a run tells while it goes on: its events for a listener, and its tokens, model and times for the result."""
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -62,7 +63,8 @@ class RunRecord:
         self.timings: dict[str, float] = {}
         self._tell = tell
         self._told: set[EventKind] = set()
-        self._stages: list[str] = []
+        self._stages: list[tuple[str, float]] = []
+        self._dropped: dict[str, bool] = {}
         self._components: list[str] = []
         self._through: set[str] = set()
 
@@ -74,8 +76,14 @@ class RunRecord:
     @property
     def running(self) -> str | None:
         """The stage, or the component of a mode without stages, that began last and has not ended."""
-        running = self._stages or self._components
-        return running[-1] if running else None
+        if self._stages:
+            return self._stages[-1][0]
+        return self._components[-1] if self._components else None
+
+    @property
+    def dropped(self) -> frozenset[str]:
+        """The ids of the chunks that a grader has thrown out, and no later one has kept."""
+        return frozenset(chunk_id for chunk_id, dropped in self._dropped.items() if dropped)
 
     def is_through(self, component: str) -> bool:
         """
@@ -93,12 +101,16 @@ class RunRecord:
 
     def fall_back(self, fallback: Fallback) -> None:
         """
-        Begin again, for another mode; what was spent and found so far stays.
+        Begin again, for another mode; what was spent, found and thrown out so far stays.
 
         :param fallback: which, and why.
         """
         self.fallback = fallback
         self.model = self.finish_reason = self.prompt_hash = None
+        now = time.perf_counter()
+        for name, begin in self._stages:
+            # Only a stage that ends well tells its own time.
+            self._add_time(name, now - begin)
         self._stages.clear()
         self._components.clear()
         self._through.clear()
@@ -116,7 +128,7 @@ class RunRecord:
             self.heard.append((kind, data))
         match kind:
             case "stage_started":
-                self._stages.append(data["name"])
+                self._stages.append((data["name"], time.perf_counter()))
             case "component_started":
                 self._components.append(data["name"])
             case "component_ended":
@@ -125,14 +137,17 @@ class RunRecord:
             case "prompt":
                 self.prompt_hash = data["hash"]
             case "stage":
-                self._stages.remove(data["name"])
+                self._end_stage(data["name"])
                 self._add_time(data["name"], data["seconds"])
             case "llm_call":
                 self._add_call(data)
             case "standalone_question":
                 self._stand_alone(data["query"])
-            case _ if self._tell is not None:
-                self._tell_of(kind, data)
+            case _:
+                if kind == "grades":
+                    self._dropped |= {grade["chunk_id"]: not grade["kept"] for grade in data["grades"]}
+                if self._tell is not None:
+                    self._tell_of(kind, data)
 
     def untold(self, result: QueryResult) -> Iterator[StreamEvent]:
         """
@@ -148,6 +163,10 @@ class RunRecord:
         if result.rephrased and "rephrased" not in self._told:
             yield StreamEvent("rephrased", Rephrased(query=result.rephrased))
         yield from (StreamEvent("citation", citation) for citation in result.citations)
+
+    def _end_stage(self, name: str) -> None:
+        names = [running for running, _ in self._stages]
+        del self._stages[names.index(name)]
 
     def _tell_of(self, kind: str, data: dict[str, Any]) -> None:
         match kind:

@@ -9,6 +9,7 @@ from haystack.dataclasses import ChatMessage
 from haystack.dataclasses.streaming_chunk import AsyncStreamingCallbackT, SyncStreamingCallbackT
 
 from components.breaking import Breaker, CircuitOpenError
+from components.budgets import charge_call
 from components.fairness import current_share
 from components.models.errors import (
     GenerationTimeoutError,
@@ -193,6 +194,7 @@ class ChatModels:
         :param generation_kwargs: Options by OpenAI's names.
         :param callback: Called with each chunk of the reply.
         :returns: The reply, with `model`, `finish_reason`, `usage` and, if asked for, `logprobs` in its meta.
+        :raises BudgetExceededError: If the run may ask no more.
         :raises ModelBusyError: If too many calls wait already.
         :raises ModelUnavailableError: If the server has kept failing and is not asked now, or does not answer.
         :raises ModelError: If there is no reply.
@@ -200,15 +202,16 @@ class ChatModels:
         name, options = self.resolve(model), self._options(generation_kwargs)
         listener = Listener(callback) if callback else None
         self._check_breaker()
-        with (
-            self.slots.held(self.timeout, name),
-            self._guarded(listener),
-            watched_call(self.watchers, name, messages) as watched,
-            self._traced(name, messages, options, callback) as call,
-        ):
-            heard = watched.heard_by(call.heard_by(listener.hear if listener else None))
-            reply = self._provider.ask(name, messages, options, heard)
-            return watched.answered(call.answered(reply))
+        with self.slots.held(self.timeout, name):
+            charge_call()
+            with (
+                self._guarded(listener),
+                watched_call(self.watchers, name, messages) as watched,
+                self._traced(name, messages, options, callback) as call,
+            ):
+                heard = watched.heard_by(call.heard_by(listener.hear if listener else None))
+                reply = self._provider.ask(name, messages, options, heard)
+                return watched.answered(call.answered(reply))
 
     async def ask_async(
         self,
@@ -225,6 +228,7 @@ class ChatModels:
         :param generation_kwargs: Options by OpenAI's names.
         :param callback: A coroutine function called with each chunk of the reply.
         :returns: As `ask`.
+        :raises BudgetExceededError: If the run may ask no more.
         :raises ModelBusyError: If too many calls wait already.
         :raises ModelError: If there is no reply.
         """
@@ -233,6 +237,7 @@ class ChatModels:
         listener = AsyncListener(callback) if callback else None
         self._check_breaker()
         async with self.slots.held_async(self.timeout, name):
+            charge_call()
             with (
                 self._guarded(listener),
                 watched_call(self.watchers, name, messages) as watched,

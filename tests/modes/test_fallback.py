@@ -153,7 +153,7 @@ def test_without_a_fallback_the_spent_budget_is_an_error(
     """The error names the part of the budget that was spent."""
     stub.behaviour = lambda body: Behaviour(text="yes" if grades(body) else Behaviour.text)
     registry.add(mode_file(tmp_path, budget={"llm_calls": 2}, fallback=None))
-    with pytest.raises(BudgetExceededError, match="2 calls"):
+    with pytest.raises(BudgetExceededError, match="than the 2 that"):
         ask(registry)
 
 
@@ -286,3 +286,71 @@ def test_only_a_mode_has_a_budget(registry: ModeRegistry, tmp_path: Path) -> Non
     (tmp_path / "own.yml").write_text(yaml.safe_dump(content), "utf-8")
     with pytest.raises(PipelineFileError, match="only a mode"):
         registry.add(tmp_path / "own.yml")
+
+
+@pytest.mark.parametrize(
+    ("like", "other", "budget", "reason"),
+    [
+        # While the question is put in other words, and while the chunks of the second search are graded.
+        ("crag", "standard", {"seconds": 1}, "seconds"),
+        ("crag_structured", "structured", {"llm_calls": 3}, "llm_calls"),
+    ],
+)
+def test_what_was_graded_incorrect_is_not_answered_from_by_another_mode(
+    registry: ModeRegistry,
+    stub: StubLLM,
+    tmp_path: Path,
+    like: str,
+    other: str,
+    budget: dict[str, Any],
+    reason: str,
+) -> None:
+    """When all chunks were thrown out before the budget was spent, the documents do not hold the answer."""
+    asked: list[str] = []
+
+    def behave(body: dict[str, Any]) -> Behaviour:
+        asked.append("grade" if grades(body) else "rephrase" if body.get("max_tokens") == 64 else "answer")
+        hangs = asked[-1] == "rephrase" and reason == "seconds"
+        return Behaviour(text="no" if grades(body) else "How high?", delay=FOREVER if hangs else 0)
+
+    stub.behaviour = behave
+    registry.add(mode_file(tmp_path, like, budget={"components": {"retrieval": budget}}))
+    result = ask(registry, explain=True)
+    assert result.fallback is not None
+    assert (result.fallback.mode, result.fallback.reason) == (other, reason)
+    assert (result.cannot_answer, result.documents, result.citations) == (True, [], [])
+    assert asked == ["grade", "grade", "rephrase"]
+    assert result.explanation is not None
+    assert {chunk.why for chunk in result.explanation.chunks} == {"graded INCORRECT"}
+
+
+def test_what_was_kept_is_answered_from_by_another_mode(
+    registry: ModeRegistry, stub: StubLLM, tmp_path: Path
+) -> None:
+    """Of chunks that were graded, the other mode has those that are not INCORRECT."""
+
+    def behave(body: dict[str, Any]) -> Behaviour:
+        return Behaviour(text="yes" if "330" in str(body) else "no") if grades(body) else Behaviour()
+
+    stub.behaviour = behave
+    registry.add(mode_file(tmp_path, budget={"llm_calls": 2}))
+    result = ask(registry)
+    assert result.fallback is not None
+    assert [document.document_id for document in result.documents] == ["tower"]
+    assert result.answer == Behaviour.text
+
+
+def test_a_budget_counts_calls_that_are_made(stub: StubLLM, registry: ModeRegistry, tmp_path: Path) -> None:
+    """Calls that wait for their turn together do not end the run: as many are made as the budget allows."""
+    stub.behaviour = lambda body: Behaviour(text="yes" if grades(body) else Behaviour.text)
+    path = mode_file(tmp_path, budget={"components": {"retrieval": {"llm_calls": 1}}})
+    stage = tmp_path / "stages/corrective_search.yml"
+    stage.write_text(stage.read_text("utf-8").replace("concurrency: 1", "concurrency: 8"), "utf-8")
+    registry.add(path)
+    # One of the two slots that there are.
+    with registry.resources.chat_models.slots.held(1, "stub"):
+        result = ask(registry)
+    assert result.fallback is not None
+    assert "needs more calls of the language model than the 1 that" in result.fallback.detail
+    assert result.usage.llm_calls == 2
+    assert {"corrective_search", "vector_search", "cited_answer"} <= result.timings.keys()
