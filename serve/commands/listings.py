@@ -142,7 +142,7 @@ def show_keys(console: Console, keys: Iterable[Json]) -> None:
             "expires",
             lambda key: Text("expired", "red") if key["expired"] else _time(key["expires_at"]) or "never",
         ),
-        _Column("kept in", lambda key: Text(key["kept_in"])),
+        _Column("from", lambda key: "API_KEYS" if key["kept_in"] == "API_KEYS" else "file"),
     )
     _show_list(console, columns, list(keys))
 
