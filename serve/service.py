@@ -221,6 +221,8 @@ class Service:
     def _warnings(self) -> Iterator[str]:
         if self._workers == 0:
             yield "no worker runs, so accepted jobs wait: start `thresher worker`"
+        if self.access.is_closed:
+            yield "no API key holds, so nobody can come in: make one with `thresher keys create`"
         if self.access.has_unread_keys:
             yield "the file of API keys can't be read; the keys that were there before go on, and the log says why"
 
@@ -265,7 +267,7 @@ class Service:
                 Dependency(
                     "embeddings",
                     server.check_async,
-                    _model_fault,
+                    lambda _: "the embedding model's server does not answer",
                     where=_host_of(server.address),
                     breaker=breakers.get("embeddings"),
                     spared=True,

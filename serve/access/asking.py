@@ -59,8 +59,9 @@ class Access:
                 "documents",
                 settings.host,
             )
-        if self.is_on and self.keyring.is_empty:
-            logger.warning("%s has no API key that holds, so nobody can come in", settings.keys_file)
+        self._closed_is_told = False
+        self._what_to_do = what_to_do
+        self._tell_if_closed()
 
     @property
     def is_on(self) -> bool:
@@ -73,6 +74,11 @@ class Access:
     def is_off_by_choice(self) -> bool:
         """Whether AUTH=off says that something before the service decides who may come in."""
         return not (self._is_on or self._may_change)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nobody can come in: keys are asked for, and none holds, or none any more."""
+        return self.is_on and self.keyring.is_empty
 
     @property
     def has_unread_keys(self) -> bool:
@@ -91,6 +97,7 @@ class Access:
         """
         if not self.is_on:
             return Caller(named_tenant=bearer_token(headers))
+        self._tell_if_closed()
         shown = _shown_keys(headers)
         if not shown:
             raise MissingKeyError
@@ -98,6 +105,12 @@ class Access:
         if found is None:
             raise InvalidKeyError
         return found
+
+    def _tell_if_closed(self) -> None:
+        closed = self.is_closed
+        if closed and not self._closed_is_told:
+            logger.warning("no API key holds, so nobody can come in: %s", self._what_to_do)
+        self._closed_is_told = closed
 
     def known_caller(self, headers: Headers) -> Caller:
         """

@@ -251,6 +251,23 @@ def test_a_broken_file_is_told_by_the_probe(keyed: KeyedServer) -> None:
     assert keyed.client.get("/ready").json()["warnings"] == []
 
 
+def test_a_file_that_is_gone_is_told_by_the_probe(
+    keyed: KeyedServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without any key nobody comes in, and `GET /ready` and the log warn of it until there are some again."""
+    away = keyed.keys.path.rename(keyed.keys.path.with_suffix(".away"))
+    try:
+        assert keyed.client.get("/modes", headers=keyed.shown("acme")).status_code == 401
+        [warning] = keyed.client.get("/ready").json()["warnings"]
+        assert "nobody can come in" in warning
+        told = [record for record in caplog.records if "nobody can come in" in record.getMessage()]
+        assert [record.levelname for record in told] == ["WARNING"]
+    finally:
+        away.rename(keyed.keys.path)
+    assert keyed.client.get("/modes", headers=keyed.shown("acme")).status_code == 200
+    assert keyed.client.get("/ready").json()["warnings"] == []
+
+
 def test_a_browser_may_ask_before_it_sends_a_key(keyed: KeyedServer) -> None:
     """A preflight can't show a key, so it is answered without one."""
     asked = {"Origin": "http://localhost:3000", "Access-Control-Request-Method": "POST"}
