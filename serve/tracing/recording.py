@@ -9,6 +9,7 @@ from opentelemetry.trace import Span, SpanKind, Tracer
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.jobs import JobInput
+from serve.pacing import PROBES
 from serve.telemetry.routes import method_of, route_of
 from serve.tracing.context import continued_trace
 from serve.tracing.spans import RedactingTracer, fail, recorded
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
 
 _TRACE_HEADERS = (b"traceparent", b"tracestate")
-# They come every few seconds, and nobody looks for them.
-_PROBES = frozenset({"/health", "/ready", "/metrics"})
 
 
 class Tracing:
@@ -72,7 +71,8 @@ class Tracing:
             if name in _TRACE_HEADERS
         }
         with continued_trace(named):
-            if self._tracer is None or scope["path"] in _PROBES:
+            # Probes come every few seconds, and nobody looks for them.
+            if self._tracer is None or scope["path"] in PROBES:
                 yield None
                 return
             method = method_of(scope)

@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -109,22 +110,38 @@ def test_addresses_in_answers_have_the_prefix(prefixed: KeyedServer) -> None:
     assert ask.get("/openapi.json", headers=headers).json()["servers"] == [{"url": PREFIX}]
 
 
-def test_no_route_is_found_by_a_path_that_was_not_checked(tmp_path: Any) -> None:
-    """Where something between the check and the routes changes the path, the request is refused, not let in."""
+@pytest.fixture
+def reader(tmp_path: Path) -> Iterator[Callable[..., int]]:
+    """:returns: What asks with a key that may only ask, and gives the status."""
     secret, key = new_key(["acme"], [Role.QUERY])
     kept = json.loads(key.model_dump_json(exclude_none=True))
     service = Service(without_llm(tmp_path, api_keys=json.dumps({"keys": [kept]})))
     app: Any = build_app(service)
-    inner = app
-    while not isinstance(inner, FastAPI):
-        inner = inner.app
-    inner.root_path = PREFIX
 
-    async def asked(path: str) -> int:
-        transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-            return (await client.delete(path, headers={"X-API-Key": secret})).status_code
+    def asks(method: str, path: str, root_path: str = "", inner_root_path: str = "") -> int:
+        inner = app
+        while not isinstance(inner, FastAPI):
+            inner = inner.app
+        inner.root_path = inner_root_path
 
-    assert asyncio.run(asked(f"{PREFIX}/tenants/acme")) == 403
+        async def asked() -> int:
+            transport = httpx.ASGITransport(app, root_path=root_path)
+            async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+                return (await client.request(method, path, headers={"X-API-Key": secret})).status_code
+
+        return asyncio.run(asked())
+
+    yield asks
     service.registry.close()
     service.lock.release()
+
+
+def test_the_servers_root_path_is_a_prefix_too(reader: Callable[..., int]) -> None:
+    """What uvicorn's `--root-path` or an application around this one puts before the path is taken off as well."""
+    assert reader("GET", f"{PREFIX}/modes", root_path=PREFIX) == 200
+    assert reader("DELETE", f"{PREFIX}/tenants/acme", root_path=PREFIX) == 403
+
+
+def test_no_route_is_found_by_a_path_that_was_not_checked(reader: Callable[..., int]) -> None:
+    """Where something between the check and the routes changes the path, the request is refused, not let in."""
+    assert reader("DELETE", f"{PREFIX}/tenants/acme", inner_root_path=PREFIX) == 403
