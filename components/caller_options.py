@@ -22,7 +22,17 @@ def _within(low: float, high: float) -> Callable[[Any], bool]:
 
 def _stops(value: Any) -> bool:
     texts = value if isinstance(value, list) else [value]
-    return len(texts) <= _MOST_STOPS and all(isinstance(text, str) and text for text in texts)
+    return len(texts) <= _MOST_STOPS and all(
+        isinstance(text, str) and text and _valid(text) for text in texts
+    )
+
+
+def _valid(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a lone surrogate
+        return False
+    return True
 
 
 # OpenAI's names and ranges. What shapes the request itself (model, response_format, stream, ...) is the mode's.
@@ -31,7 +41,7 @@ _CALLER_OPTIONS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "temperature": (_within(0, 2), "a number from 0 to 2"),
     "top_p": (_within(0, 1), "a number from 0 to 1"),
     "seed": (_whole, "a whole number"),
-    "stop": (_stops, f"a text or a list of at most {_MOST_STOPS} texts, none of them empty"),
+    "stop": (_stops, f"a text or a list of at most {_MOST_STOPS} texts in valid Unicode, none of them empty"),
     "frequency_penalty": (_within(-2, 2), "a number from -2 to 2"),
     "presence_penalty": (_within(-2, 2), "a number from -2 to 2"),
 }
@@ -55,7 +65,7 @@ def caller_options(given: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in options.items():
         if name not in _CALLER_OPTIONS:
             raise InvalidGenerationError(
-                f"generation_kwargs has no '{name}'; there are {', '.join(CALLER_OPTIONS)}"
+                f"generation_kwargs has no {name[:80]!r}; there are {', '.join(CALLER_OPTIONS)}"
             )
         fits, wanted = _CALLER_OPTIONS[name]
         if not fits(value):

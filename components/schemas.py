@@ -19,7 +19,7 @@ MAX_DEPTH = 40
 MAX_PARTS = 2_000
 # Of objects and lists, which are compared in pairs where they have to differ.
 MAX_NESTED_ENTRIES = 100
-MAX_STEPS = 20_000
+MAX_STEPS = 5_000
 _MAX_NUMBER = 2**63 - 1
 _SHOWN = 300
 
@@ -44,10 +44,23 @@ def checked_schema(schema: Any) -> Draft202012Validator:
     if not isinstance(schema, dict):
         raise InvalidSchemaError(f"json_schema is a {type(schema).__name__}; it should be an object")
     _check_size(schema)
-    text = json.dumps(schema)
+    text = _written(schema)
     if len(text) > MAX_CHARS:
         raise InvalidSchemaError(f"json_schema has {len(text)} characters; at most {MAX_CHARS} are accepted")
     return _checked(text)
+
+
+def _written(schema: dict[str, Any]) -> str:
+    try:
+        text = json.dumps(schema, ensure_ascii=False, allow_nan=False)
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidSchemaError(
+            "json_schema holds a lone surrogate, which is no valid Unicode text"
+        ) from None
+    except ValueError:
+        raise InvalidSchemaError("json_schema holds a number that is not finite") from None
+    return text
 
 
 # More than a batch has questions, each of which may bring a schema of its own.

@@ -30,6 +30,7 @@ INSTRUCTIONS = "Reply with one JSON object that matches this JSON Schema:\n"
 MAX_TOKENS = 300
 
 _Call = dict[str, Any]
+_Exchange = Generator[_Call, dict[str, Any] | None, dict[str, Any]]
 
 
 class StructuredAnswerError(RuntimeError):
@@ -193,18 +194,16 @@ class StructuredAnswerBuilder:
         :raises InvalidSchemaError: If `json_schema` is not a valid one of an object.
         """
         exchange = self._exchange(messages, documents, query, model, json_schema, generation_kwargs)
-        try:
-            call = next(exchange)
-            generator = self._generator()
-            if not hasattr(generator, "run_async"):
-                call = self._telling(call)
-                while True:
-                    call = exchange.send(await asyncio.to_thread(generator.run, **call))
-            call = self._telling_async(call)
-            while True:
-                call = exchange.send(await generator.run_async(**call))
-        except StopIteration as stop:
-            return stop.value
+        call, output = await _advanced(exchange, None, json_schema)
+        if output is not None:
+            return output
+        generator = self._generator()
+        runs_async = hasattr(generator, "run_async")
+        call = self._telling_async(call) if runs_async else self._telling(call)
+        while output is None:
+            asked = generator.run_async(**call) if runs_async else asyncio.to_thread(generator.run, **call)
+            call, output = await _advanced(exchange, await asked, json_schema)
+        return output
 
     def _telling(self, call: _Call) -> _Call:
         """Have the answer's text told as it is written. Of the first reply only: a second one mends it."""
@@ -240,7 +239,7 @@ class StructuredAnswerBuilder:
         model: str | None,
         json_schema: dict[str, Any] | None,
         generation_kwargs: dict[str, Any] | None,
-    ) -> Generator[_Call, dict[str, Any], dict[str, Any]]:
+    ) -> _Exchange:
         """Talk with the model: yields each call to make, takes its result, returns the component's output."""
         schema, validator = self._form(json_schema)
         own = schema is ASKED_SCHEMA
@@ -252,8 +251,8 @@ class StructuredAnswerBuilder:
         faults: list[str] = []
         usage: dict[str, int] = {}
         while True:
-            result = yield {"messages": messages, "generation_kwargs": kwargs}
-            reply: ChatMessage = next(iter(result["replies"]), ChatMessage.from_assistant(""))
+            result = (yield {"messages": messages, "generation_kwargs": kwargs}) or {}
+            reply: ChatMessage = next(iter(result.get("replies") or ()), ChatMessage.from_assistant(""))
             _add_usage(usage, reply)
             try:
                 data = checked_reply(reply, validator)
@@ -291,6 +290,23 @@ class StructuredAnswerBuilder:
         if model:
             kwargs["model"] = model
         return kwargs
+
+
+async def _advanced(
+    exchange: _Exchange, result: dict[str, Any] | None, json_schema: dict[str, Any] | None
+) -> tuple[_Call, dict[str, Any] | None]:
+    """Go on to the next call, or to the output, which is None before the end."""
+    if json_schema is None:
+        return _sent(exchange, result)
+    # What a caller's schema asks to check may take a second.
+    return await asyncio.to_thread(_sent, exchange, result)
+
+
+def _sent(exchange: _Exchange, result: dict[str, Any] | None) -> tuple[_Call, dict[str, Any] | None]:
+    try:
+        return exchange.send(result), None
+    except StopIteration as stop:
+        return {}, stop.value
 
 
 def _citing_only(schema: dict[str, Any], count: int) -> dict[str, Any]:

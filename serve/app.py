@@ -49,6 +49,10 @@ from serve.timing import ServerTimingMiddleware
 from serve.tracing.recording import TracingMiddleware
 from settings import Settings
 
+# Values that the JSON of a body may have: reading them, and telling what is wrong with each, stops the event loop.
+_MOST_IN_A_QUESTION = 20_000
+_MOST_INPUTS = 50_000
+_MOST_IN_DOCUMENTS = 200_000
 _ROUTERS = (query, batch, modes, pipelines, ingest, jobs, events, documents, traces)
 
 
@@ -95,7 +99,8 @@ def build_app(service: Service) -> ASGIApp:
     describe_access(app, service.access)
     app.add_middleware(RouteGuard, access=service.access)
     app.router.lifespan_context = _lifespan(service, door, app.router.lifespan_context)
-    limited = _limit_bodies(LeavingMiddleware(app), service.settings, takers)
+    others = [f"/{name}/run" for name in (*service.registry.plain, *service.wrappers)]
+    limited = _limit_bodies(LeavingMiddleware(app), service.settings, takers, others)
     counted = ActivityMiddleware(limited, service.activity)
     timed = StoppingMiddleware(ServerTimingMiddleware(counted))
     guard = PageGuard(service.settings.allowed_hosts, service.settings.bound_to_loopback)
@@ -115,10 +120,18 @@ def _fixed_routes() -> Iterator[tuple[str, str]]:
                 yield from ((method, route.path) for method in route.methods or ())
 
 
-def _limit_bodies(app: ASGIApp, settings: Settings, takers: list[str]) -> ASGIApp:
+def _limit_bodies(app: ASGIApp, settings: Settings, takers: list[str], others: list[str]) -> ASGIApp:
     upload = BodyLimit(settings.max_upload_bytes, "MAX_UPLOAD_BYTES")
-    uploads = dict.fromkeys([ingest.FILES_PATH, *takers], upload)
-    return BodyLimitMiddleware(app, BodyLimit(settings.max_body_bytes, "MAX_BODY_BYTES"), uploads)
+    large = BodyLimit(settings.max_body_bytes, "MAX_BODY_BYTES", _MOST_INPUTS)
+    question = BodyLimit(settings.max_question_bytes, "MAX_QUESTION_BYTES", _MOST_IN_A_QUESTION)
+    if large.max_bytes <= question.max_bytes:
+        question = large._replace(max_values=question.max_values)
+    by_path = {
+        **dict.fromkeys(others, large),
+        "/ingest/": large._replace(max_values=_MOST_IN_DOCUMENTS),
+        **dict.fromkeys([ingest.FILES_PATH, *takers], upload),
+    }
+    return BodyLimitMiddleware(app, question, by_path)
 
 
 def _lifespan(service: Service, door: McpDoor, inner):  # type: ignore[no-untyped-def]

@@ -14,6 +14,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic.json_schema import JsonSchemaMode
 
 M = TypeVar("M", bound=BaseModel)
+_MOST_TOLD = 20
+_MOST_LISTED = 5_000
 
 
 async def read_body(request: Request, model: type[M]) -> M:
@@ -43,11 +45,30 @@ def request_error(error: ValidationError, place: str, kind: Any) -> RequestValid
     :param kind: what it must be, so that the error can name the fields there are.
     :returns: the error to raise.
     """
-    faults: Any = error.errors(include_url=False, include_input=False)
+    if (count := error.error_count()) > _MOST_LISTED:
+        # Listing them would stop the event loop, from whatever thread.
+        return RequestValidationError([_told(f"there are {count} faults, too many to list", place)])
+    faults: Any = first_faults(error.errors(include_url=False, include_input=False))
     for fault in faults:
         if fault["type"] == "extra_forbidden":
             fault["ctx"] = {"known": fields_beside(kind, fault["loc"])}
     return RequestValidationError([{**fault, "loc": (place, *fault["loc"])} for fault in faults])
+
+
+def first_faults(faults: Sequence[Any]) -> list[Any]:
+    """
+    Leave out all but the first of many faults.
+
+    :param faults: what is wrong with a request, in the form of pydantic.
+    :returns: those that are told; behind them, if there are more, how many.
+    """
+    told = list(faults[:_MOST_TOLD])
+    more = len(faults) - len(told)
+    return [*told, _told(f"and {more} more")] if more else told
+
+
+def _told(message: str, *place: str) -> dict[str, Any]:
+    return {"type": "value_error", "loc": place, "msg": message}
 
 
 def fields_beside(kind: Any, place: Sequence[int | str]) -> list[str]:

@@ -26,7 +26,7 @@ from modes.failures import QueryTimeoutError, UnsupportedInputError
 from registry import BrokenModeError, UnknownModeError
 from serve import jobs
 from serve.access.errors import ForbiddenError, InvalidKeyError, MissingKeyError, TenantRequiredError
-from serve.bodies import fields_beside
+from serve.bodies import fields_beside, first_faults
 from serve.chat.errors import openai_error, openai_status, speaks_openai
 from serve.indexer import BrokenPipelineError, UnknownPipelineError
 from serve.limiting import errors as limiting
@@ -408,7 +408,7 @@ def _more(error: Exception) -> dict[str, Any]:
 
 
 async def _invalid_request(request: Request, error: RequestValidationError) -> JSONResponse:
-    completed = RequestValidationError([_completed(request, fault) for fault in error.errors()])
+    completed = RequestValidationError([_completed(request, fault) for fault in first_faults(error.errors())])
     return await _known_error(request, completed)
 
 

@@ -12,6 +12,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.errors import ServiceStoppingError, describe, problem_response
+from serve.json_values import ValueCounter
 from serve.telemetry import bound_request_id
 from serve.telemetry.routes import method_of, route_of
 
@@ -167,6 +168,8 @@ class BodyLimit(NamedTuple):
 
     max_bytes: int
     setting: str
+    max_values: int | None = None
+    """How many lists, objects and entries of them it may have, as JSON; None for what is no JSON."""
 
 
 class BodyLimitMiddleware:
@@ -200,17 +203,22 @@ class BodyLimitMiddleware:
         limit = self.by_path.get(scope["path"], self.limit)
         declared = Headers(scope=scope).get("content-length", "")
         if declared.isdigit() and int(declared) > limit.max_bytes:
-            await _refuse(limit, scope, receive, send)
+            await _refuse(_too_large(limit), scope, receive, send)
             return
         received = 0
         started = False
+        counter = None if limit.max_values is None else ValueCounter()
 
         async def limited() -> Message:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
             if received > limit.max_bytes:
-                raise BodyTooLargeError
+                raise BodyTooLargeError(_too_large(limit))
+            if counter is not None:
+                counter.add(message.get("body", b""))
+                if counter.values > (limit.max_values or 0):
+                    raise BodyTooLargeError(_too_many(limit))
             return message
 
         async def watched(message: Message) -> None:
@@ -220,13 +228,20 @@ class BodyLimitMiddleware:
 
         try:
             await self.app(scope, limited, watched)
-        except BodyTooLargeError:
+        except BodyTooLargeError as error:
             if not started:
-                await _refuse(limit, scope, receive, send)
+                await _refuse(str(error), scope, receive, send)
 
 
-async def _refuse(limit: BodyLimit, scope: Scope, receive: Receive, send: Send) -> None:
-    detail = f"The body is larger than {limit.max_bytes} bytes ({limit.setting}); send it in parts."
+def _too_large(limit: BodyLimit) -> str:
+    return f"The body is larger than {limit.max_bytes} bytes ({limit.setting}); send it in parts."
+
+
+def _too_many(limit: BodyLimit) -> str:
+    return f"The body has more than {limit.max_values} values (lists, objects and their entries); send it in parts."
+
+
+async def _refuse(detail: str, scope: Scope, receive: Receive, send: Send) -> None:
     response = problem_response(scope, 413, "body-too-large", detail)
     await response(scope, receive, send)
 

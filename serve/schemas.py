@@ -3,7 +3,16 @@
 from typing import Annotated, Any, Literal
 
 from haystack.dataclasses import ChatMessage
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    WithJsonSchema,
+)
+from pydantic_core import PydanticKnownError
 
 from components.breaking import BreakerState
 from components.storing import TENANT_PATTERN, check_tenant_id
@@ -54,6 +63,17 @@ TenantID = Annotated[
 ]
 
 
+def _not_guessed(value: Any) -> Any:
+    # Pydantic takes `true` and "5" for numbers.
+    if isinstance(value, bool | str):
+        raise PydanticKnownError("int_type")
+    return value
+
+
+NOT_GUESSED = BeforeValidator(_not_guessed)
+"""For whole numbers in JSON; a parameter in a URL is a text."""
+
+
 class Request(BaseModel):
     """A request's body; unknown fields are refused, so that a misspelt one is not silently ignored."""
 
@@ -80,7 +100,9 @@ class Wishes(Request):
     )
     tenant_id: TenantID | None = None
     model: Text | None = Field(None, description="Another language model, of those the service allows.")
-    k: int | None = Field(None, ge=1, description="Chunks to retrieve.", examples=[5])
+    k: Annotated[int, Field(ge=1), NOT_GUESSED] | None = Field(
+        None, description="Chunks to retrieve.", examples=[5]
+    )
     filters: dict[str, Any] | None = Field(
         None,
         description="Haystack filters over the chunks' metadata and content.",

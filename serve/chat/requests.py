@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from modes.mode import Mode, RunInputs
 from serve.chat.conversation import Conversation, conversation_of
 from serve.errors import LimitError
-from serve.schemas import TenantID, Text
+from serve.schemas import NOT_GUESSED, TenantID, Text
 
 Format = Literal["text", "json_object", "json_schema"]
 
@@ -65,12 +65,12 @@ class ChatRequest(BaseModel):
     stream: bool | None = Field(None, description="Send the answer as it is written, as server-sent events.")
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, ge=0, le=1)
-    seed: int | None = None
+    seed: Annotated[int, NOT_GUESSED] | None = None
     stop: str | list[str] | None = None
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     tenant_id: TenantID | None = Field(None, description="Whose documents; by default the API key's tenant.")
-    k: int | None = Field(None, ge=1, description="Chunks to retrieve.")
+    k: Annotated[int, Field(ge=1), NOT_GUESSED] | None = Field(None, description="Chunks to retrieve.")
     filters: dict[str, Any] | None = Field(
         None, description="Haystack filters over the chunks' metadata and content."
     )

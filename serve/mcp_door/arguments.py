@@ -8,7 +8,7 @@ from modes.mode import Mode
 from modes.searching import Search
 from serve.bodies import inlined_schema, request_error
 from serve.ingestion_schemas import DEFAULT_PIPELINE, DocumentInput
-from serve.schemas import FilledText, Request, TenantID, Text
+from serve.schemas import NOT_GUESSED, FilledText, Request, TenantID, Text
 from settings import Settings
 
 _ABOUT_TENANT = "Whose documents; the caller's own when left out."
@@ -21,7 +21,7 @@ class ListDocumentsArguments(Request):
     """What `list_documents` takes."""
 
     tenant_id: TenantID | None = Field(None, description=_ABOUT_TENANT)
-    limit: int = Field(50, ge=1, le=500, description="How many at most.")
+    limit: Annotated[int, Field(ge=1, le=500), NOT_GUESSED] = Field(50, description="How many at most.")
     cursor: Annotated[str, Field(max_length=500)] | None = Field(
         None, description="`next` of the page before."
     )
@@ -88,7 +88,7 @@ def _inputs(settings: Settings) -> dict[str, tuple[Any, Any]]:
         ),
         "tenant_id": (TenantID | None, Field(None, description=_ABOUT_TENANT)),
         "top_k": (
-            Annotated[int, Field(ge=1, le=settings.max_top_k)] | None,
+            Annotated[int, Field(ge=1, le=settings.max_top_k), NOT_GUESSED] | None,
             Field(None, description=f"How many chunks to retrieve; usually {settings.top_k}."),
         ),
         "filters": (dict[str, Any] | None, Field(None, description=_ABOUT_FILTERS)),

@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse
 _REQUESTS = get_args(ClientRequest.model_fields["root"].annotation)
 _REQUEST_TYPES = {get_args(kind.model_fields["method"].annotation)[0]: kind for kind in _REQUESTS}
 _LONGEST_NAME = 100
+_MOST_FAULTS = 20
 
 
 class InvalidMessageError(ValueError):
@@ -88,5 +89,6 @@ def _check_request(message: dict[str, Any]) -> None:
     try:
         kind.model_validate({"method": method, "params": message.get("params")})
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+        told = error.errors()[:_MOST_FAULTS]
+        faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in told)
         raise InvalidMessageError(200, INVALID_PARAMS, faults, request_id) from None

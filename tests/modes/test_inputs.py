@@ -74,6 +74,7 @@ def test_a_structured_answer_takes_no_stop(registry: ModeRegistry, stub: StubLLM
         ({"temperature": float("nan")}, "from 0 to 2"),
         ({"stop": ["a"] * 5}, "at most 4"),
         ({"stop": [""]}, "none of them empty"),
+        ({"stop": ["\ud800"]}, "valid Unicode"),
         ({"seed": "1"}, "seed must be"),
     ],
 )
