@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from components.fairness import CrowdedError, FairPlaces, LateError, current_share, set_share
 from serve.limiting.errors import OverloadedError
+from serve.limiting.turns import Turns
 
 # Long enough for an answer to end, short enough for the refused to hear of it at once.
 _MOMENT = 0.03
@@ -53,6 +54,7 @@ class Admission:
         self._places: FairPlaces | None = None
         self._asked = False
         self._first = 0
+        self._refusals = Turns()
         self._refused_until = 0.0
         self._usual_seconds = _FIRST_GUESS
 
@@ -100,6 +102,7 @@ class Admission:
             await stack.enter_async_context(places.held_async(wait if patient else min(wait, seconds)))
         except (CrowdedError, LateError) as error:
             self._note_refusal(places)
+            await self._refusals.own()
             raise OverloadedError from error
         finally:
             self._first -= first

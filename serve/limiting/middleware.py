@@ -14,6 +14,7 @@ from serve.limiting.errors import (
     UrlTooLongError,
 )
 from serve.limiting.limits import CallerLimits, refusal_headers
+from serve.limiting.turns import Turns
 from serve.pacing import PROBES
 from settings import Settings
 
@@ -36,6 +37,7 @@ class LimitsMiddleware:
         """
         self.app = app
         self._limits = limits
+        self._turns = Turns()
         self._max_header_bytes = settings.max_header_bytes
         self._max_url_bytes = settings.max_question_chars * _BYTES_PER_CHARACTER + _OTHER_URL_BYTES
 
@@ -62,6 +64,7 @@ class LimitsMiddleware:
             return
         try:
             with self._limits.under_way(caller):
+                await self._turns.own()
                 told = await self._limits.check_requests(caller)
                 await self.app(scope, receive, _telling(send, told) if told else send)
         except (RateLimitedError, TooManyRequestsError) as error:
