@@ -105,7 +105,8 @@ class Service:
         logger.info(
             "documents: %s Chroma; embeddings: %s", shared.document_stores.location, shared.embedding_name
         )
-        self.runs = open_keeper(settings, is_tenant)
+        models = frozenset(shared.chat_models.models)
+        self.runs = open_keeper(settings, is_tenant, models.__contains__, self.jobs.breaker)
         if self.runs is not None:
             self.answering.watchers.append(self.runs)
         self.holdings = Holdings(self.registry, self.jobs, self.runs, self.metrics.runs)

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from components.breaking import Breaker
 from serve.errors import describe
 from serve.tenancy import DEFAULT_TENANT
 from serve.traces.errors import TraceStoreError
@@ -39,14 +40,22 @@ class RunKeeper:
     ```
     """
 
-    def __init__(self, store: TraceStore, keeps_content: bool, is_tenant: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        store: TraceStore,
+        keeps_content: bool,
+        is_tenant: Callable[[str], bool],
+        is_model: Callable[[str], bool] = lambda _: False,
+    ) -> None:
         """
         Begin to keep.
 
         :param store: where.
         :param keeps_content: whether questions and answers are kept, too.
         :param is_tenant: tells at once whether there is such a tenant.
+        :param is_model: tells whether there is such a language model; no other name is kept.
         """
+        self._is_model = is_model
         self._store = store
         self._keeps_content = keeps_content
         self._is_tenant = is_tenant
@@ -68,7 +77,7 @@ class RunKeeper:
         if not self._is_tenant(run.inputs.get("tenant_id", DEFAULT_TENANT)):
             return
         try:
-            self._waiting.put_nowait(kept_run(run, self._keeps_content))
+            self._waiting.put_nowait(kept_run(run, self._keeps_content, self._is_model))
         except queue.Full:
             self._warn("too many wait to be written")
 
@@ -150,12 +159,19 @@ def _is_refused(run: FinishedRun) -> bool:
     return not run.began or (isinstance(run.error, Exception) and describe(run.error)[0] < 500)
 
 
-def open_keeper(settings: Settings, is_tenant: Callable[[str], bool]) -> RunKeeper | None:
+def open_keeper(
+    settings: Settings,
+    is_tenant: Callable[[str], bool],
+    is_model: Callable[[str], bool],
+    redis_breaker: Breaker | None,
+) -> RunKeeper | None:
     """
     Begin to keep runs, if the settings say so.
 
     :param settings: say whether, where and how long.
     :param is_tenant: tells at once whether there is such a tenant.
+    :param is_model: tells whether there is such a language model.
+    :param redis_breaker: that of Redis, where it is used.
     :returns: the keeper, or None.
     """
     if not settings.trace_store:
@@ -165,5 +181,6 @@ def open_keeper(settings: Settings, is_tenant: Callable[[str], bool]) -> RunKeep
     if settings.redis_url is None:
         store = SqliteTraceStore(settings.data_dir, **limits)
     else:
-        store = RedisTraceStore(settings.redis_url.get_secret_value(), settings.redis_prefix, **limits)
-    return RunKeeper(store, settings.trace_content, is_tenant)
+        url = settings.redis_url.get_secret_value()
+        store = RedisTraceStore(url, settings.redis_prefix, **limits, breaker=redis_breaker)
+    return RunKeeper(store, settings.trace_content, is_tenant, is_model)

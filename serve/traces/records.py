@@ -3,7 +3,7 @@
 import hashlib
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -100,15 +100,21 @@ class KeptRun(BaseModel):
     error: KeptError | None = None
 
 
-def kept_run(run: FinishedRun, keeps_content: bool) -> KeptRun:
+def kept_run(
+    run: FinishedRun, keeps_content: bool, is_model: Callable[[str], bool] = lambda _: False
+) -> KeptRun:
     """
     Make what is kept of a run.
 
     :param run: the run; its request has an id.
     :param keeps_content: whether texts are kept.
+    :param is_model: tells whether a text is the name of a model on offer; any other may say anything.
     :returns: the record.
     """
     inputs = {name: value for name, value in run.inputs.items() if value is not None and name != "explain"}
+    plain = {name: inputs[name] for name in _PLAIN if name in inputs}
+    if "model" in plain and not is_model(str(plain["model"])):
+        del plain["model"]
     texts = _Texts(keeps_content)
     ids = current_trace_ids()
     return KeptRun(
@@ -118,7 +124,7 @@ def kept_run(run: FinishedRun, keeps_content: bool) -> KeptRun:
         mode=run.mode,
         started_at=run.started_at,
         seconds=round(run.seconds, 4),
-        inputs={name: inputs[name] for name in _PLAIN if name in inputs},
+        inputs=plain,
         error=_error(run.error) if run.error is not None else None,
         **_texts(run, inputs, texts),
         **(_outcome(run.result, texts.salt) if run.result is not None else {}),

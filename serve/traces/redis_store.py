@@ -7,8 +7,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from redis import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from components.breaking import Breaker, CircuitOpenError
 from serve.traces.errors import TraceStoreError
 from serve.traces.records import KeptRun
 from serve.traces.store import FULL_TENANTS, MARK_SECONDS, RUNS_OF_A_REQUEST
@@ -16,6 +19,7 @@ from serve.traces.store import FULL_TENANTS, MARK_SECONDS, RUNS_OF_A_REQUEST
 _CONNECT_SECONDS = 2.0
 _ANSWER_SECONDS = 3.0
 _PART = 500
+_AWAY = (RedisConnectionError, RedisTimeoutError)
 # The process that deletes a tenant and the one that answers its question may be on two machines.
 _CLOCKS_DIFFER_SECONDS = 5.0
 
@@ -36,7 +40,9 @@ class RedisTraceStore:
     ```
     """
 
-    def __init__(self, url: str, prefix: str, ttl: int, max_runs: int) -> None:
+    def __init__(
+        self, url: str, prefix: str, ttl: int, max_runs: int, breaker: Breaker | None = None
+    ) -> None:
         """
         Remember where; it connects when it is first used.
 
@@ -44,7 +50,9 @@ class RedisTraceStore:
         :param prefix: what every key begins with.
         :param ttl: seconds for which a run is kept.
         :param max_runs: runs kept of one tenant.
+        :param breaker: that of all who ask this Redis, so that nobody waits for one that is known to be away.
         """
+        self._breaker = breaker or Breaker("Redis")
         # Its types leave open whether replies are awaited; ours are not.
         self._redis: Any = Redis.from_url(
             url, socket_connect_timeout=_CONNECT_SECONDS, socket_timeout=_ANSWER_SECONDS
@@ -60,7 +68,7 @@ class RedisTraceStore:
         if not runs:
             return
         now = time.time()
-        with _errors():
+        with self._asking():
             # Once more when a tenant is forgotten just then.
             self._redis.transaction(lambda pipe: self._write(pipe, runs, now), self._forgotten)
             for tenant_id in {run.tenant_id for run in runs}:
@@ -69,7 +77,7 @@ class RedisTraceStore:
 
     def find(self, request_id: str, may_read: Callable[[str], bool]) -> list[KeptRun]:
         """Give the runs of a request, in order; see `TraceStore`."""
-        with _errors():
+        with self._asking():
             asked = sorted(tenant.decode() for tenant in self._redis.smembers(self._tenants(request_id)))
             keys = [
                 self._run(name.decode())
@@ -84,7 +92,7 @@ class RedisTraceStore:
     def forget(self, tenant_id: str) -> int:
         """Forget all runs of a tenant; see `TraceStore`."""
         now, forgotten = time.time(), 0
-        with _errors():
+        with self._asking():
             with self._redis.pipeline(transaction=True) as pipe:
                 pipe.zremrangebyscore(self._forgotten, "-inf", now - MARK_SECONDS)
                 pipe.zadd(self._forgotten, {tenant_id: now + _CLOCKS_DIFFER_SECONDS})
@@ -137,6 +145,11 @@ class RedisTraceStore:
                     pipe.zrem(listing, name)
             pipe.execute()
 
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        with _errors(), self._breaker.guarding(lambda error: isinstance(error, _AWAY)):
+            yield
+
     def _run(self, name: str) -> str:
         return f"{self._prefix}:run:{name}"
 
@@ -154,6 +167,8 @@ class RedisTraceStore:
 def _errors() -> Iterator[None]:
     try:
         yield
+    except CircuitOpenError as error:
+        raise TraceStoreError(str(error)) from error
     except RedisError as error:
         # Not its words: they may hold the command, and with it what was asked.
         raise TraceStoreError(f"Redis: {type(error).__name__}") from error

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from haystack.dataclasses import ChatMessage
 
+from components.breaking import Breaker
 from components.models.errors import ModelUnavailableError
 from components.storing import UnknownTenantError
 from modes.failures import UnsupportedInputError
@@ -202,6 +203,24 @@ def test_a_store_that_can_not_be_used_says_so(tmp_path: Path) -> None:
         with pytest.raises(TraceStoreError) as raised:
             store.put([run("zqxasked")])
         assert "zqxasked" not in str(raised.value)
+
+
+def test_a_redis_that_is_known_to_be_away_is_not_waited_for() -> None:
+    """While the breaker of Redis is open, reading fails at once; failures to reach Redis open it."""
+    breaker = Breaker("Redis", failures=1)
+    away = RedisTraceStore("redis://127.0.0.1:1/0", "t", ttl=60, max_runs=10, breaker=breaker)
+    with pytest.raises(TraceStoreError, match="Redis"):
+        away.find("r1", lambda _: True)
+    assert breaker.state == "open"
+    with pytest.raises(TraceStoreError, match="kept failing"):
+        away.find("r1", lambda _: True)
+
+
+def test_only_a_model_on_offer_is_named() -> None:
+    """What stands in place of a model's name may be any text, so it is not kept."""
+    given = finished("x", model="zqxmodel")
+    assert "zqx" not in kept_run(given, keeps_content=False).model_dump_json()
+    assert kept_run(given, False, {"zqxmodel"}.__contains__).inputs == {"model": "zqxmodel"}
 
 
 def test_without_content_only_hashes_are_kept() -> None:
