@@ -63,6 +63,8 @@ class Client:
         self._open = ExitStack()
         self._http: httpx.Client | None = None
         self._local: LocalService | None = None
+        self.here = False
+        """Whether the service runs in this process."""
 
     def __enter__(self) -> Self:
         """Reach the service."""
@@ -77,11 +79,6 @@ class Client:
         """Close the connection; a service in this process stops at the end of the batches under way."""
         self._http = self._local = None
         self._open.close()
-
-    @property
-    def here(self) -> bool:
-        """:returns: Whether the service runs in this process."""
-        return self._local is not None
 
     @property
     def headers(self) -> dict[str, str]:
@@ -378,6 +375,7 @@ class Client:
                     base_url=url, headers=self.headers, timeout=self._timeout, trust_env=False
                 )
                 self._http = self._open.enter_context(http)
+                self.here = service is None
                 return
             except DataDirInUseError:
                 if not looks_left:

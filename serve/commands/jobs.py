@@ -106,11 +106,9 @@ def retry(job: _JobID, tenant: _Owner = None) -> None:
 
 def _job(client: "Client", job_id: str, tenant: str | None) -> "Json":
     """Find a job, which must be the tenant's where one is named."""
-    from serve.commands.replies import ServiceError
-
     job = client.job(job_id)
     if tenant is not None and job["tenant_id"] != tenant:
-        raise ServiceError(
+        raise typer.BadParameter(
             f"tenant '{tenant}' has no job '{job_id}'; `thresher jobs -t {tenant}` lists its own"
         )
     return job

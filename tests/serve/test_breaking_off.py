@@ -11,9 +11,9 @@ JOB = {"status": "running", "documents_ok": 0, "documents_skipped": 0, "document
 
 
 def break_off(client: Client, jobs: int) -> None:
-    with shown_following(client, "ingesting", "acme", 2 * jobs + 3) as following:
+    with shown_following(client, "ingesting", 2 * jobs + 3) as following:
         for number in range(jobs):
-            following.add({**JOB, "job_id": f"{number:032}", "total": 2, "sources": []})
+            following.add({**JOB, "job_id": f"{number:032}", "total": 2, "sources": [], "tenant_id": "acme"})
         raise KeyboardInterrupt
 
 
