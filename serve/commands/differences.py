@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from modes.results import QueryResult
+from serve.commands.display import short_id
 from serve.traces.records import KeptChunk, KeptRun, outcome_of
 
 # What changes with each run and says nothing of the answer.
@@ -135,7 +136,7 @@ def _chunk_table(chunks: list[ChunkChange]) -> Table:
             if chunk.now is None
             else "yellow"
         )
-        cells = (chunk.document_id, chunk.chunk_id[:12], _told_chunk(chunk.then), _told_chunk(chunk.now))
+        cells = (chunk.document_id, short_id(chunk.chunk_id), _told_chunk(chunk.then), _told_chunk(chunk.now))
         table.add_row(*(Text(cell) for cell in cells), style=style)
     return table
 

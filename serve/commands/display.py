@@ -73,6 +73,16 @@ def watch(console: Console, events: Iterable[tuple[str, dict[str, Any]]]) -> Que
     return QueryResult.model_validate(data)
 
 
+def short_id(chunk_id: str) -> str:
+    """
+    Shorten a chunk's id to what tells it from the others of its document, which all begin with that one's.
+
+    :param chunk_id: the id.
+    :returns: twelve characters of it.
+    """
+    return chunk_id.rpartition("-")[2][:12]
+
+
 def _citations(citations: list[Citation]) -> Table:
     table = Table(box=None, padding=(0, 1), show_header=False)
     for citation in citations:
@@ -109,20 +119,26 @@ def _explanation(explanation: Explanation) -> Group:
         Text(f"search {number}: {search.query} ({search.chunks} found)", style="dim")
         for number, search in enumerate(explanation.searches, start=1)
     ]
+    # A reason that says no more than the grade is left out, and so is the column where all are such.
+    reasons = ["" if chunk.why == f"graded {chunk.label}" else chunk.why for chunk in explanation.chunks]
     table = Table()
-    for name in ("chunk", "found", "grade", "prompt", "characters", "cited", "why"):
-        # A number that is cut is another one, so the words make room.
-        table.add_column(name, overflow="fold", no_wrap=name in ("grade", "prompt", "characters", "cited"))
-    for chunk in explanation.chunks:
+    for name in ("chunk", "found"):
+        table.add_column(name, overflow="fold")
+    # A number that is cut is another one, so the words make room.
+    for name in ("grade", "prompt", "characters", "cited"):
+        table.add_column(name, overflow="fold", no_wrap=True)
+    if any(reasons):
+        table.add_column("why", overflow="fold")
+    for chunk, reason in zip(explanation.chunks, reasons, strict=True):
         colour = _COLOURS.get(chunk.label or "", "")
         table.add_row(
-            Text(f"{chunk.title or chunk.document_id}\n{chunk.chunk_id[:12]}"),
+            Text(f"{chunk.title or chunk.document_id}\n{short_id(chunk.chunk_id)}"),
             _found(chunk),
             Text("" if chunk.grade is None else f"{chunk.label} {chunk.grade:.2f}", style=colour),
             f"\\[{chunk.position}]" if chunk.position else "",
             "\n".join(f"{part.start}-{part.end}" for part in chunk.shown or ()),
             "yes" if chunk.citations else "",
-            "" if chunk.why == f"graded {chunk.label}" else chunk.why,
+            *([reason] if any(reasons) else []),
         )
     prompt = [Text(f"prompt {explanation.prompt_hash[:16]}", style="dim")] if explanation.prompt_hash else []
     return Group(*searches, table, *prompt)

@@ -95,7 +95,7 @@ def test_what_is_written_stays_when_there_is_no_answer(fault: BaseException) -> 
 def test_a_narrow_terminal_shows_whole_numbers() -> None:
     """At 80 columns no offset is cut, and a reason that only repeats the grade is left out."""
     chunk = ExplainedChunk(
-        chunk_id="c" * 64,
+        chunk_id=f"{'d' * 16}-{'c' * 47}",
         document_id="docs/a/rather/long/name/of/a/document.md",
         found=[Finding(search=1, rank=12, score=0.91)],
         label="CORRECT",
@@ -106,9 +106,8 @@ def test_a_narrow_terminal_shows_whole_numbers() -> None:
         shown=[ShownText(start=987_300, end=1_000_400), ShownText(start=1_000_500, end=1_000_600)],
         citations=[0],
     )
-    dropped = chunk.model_copy(
-        update={"label": "INCORRECT", "why": "graded INCORRECT, but answered from all the same"}
-    )
+    other = {"chunk_id": f"{'d' * 16}-{'e' * 47}", "label": "INCORRECT"}
+    dropped = chunk.model_copy(update={**other, "why": "graded INCORRECT, but answered from all the same"})
     console = Console(file=io.StringIO(), width=80)
     explanation = Explanation(searches=[], chunks=[chunk, dropped])
     show_result(console, QueryResult(mode="crag", answer="x", explanation=explanation))
@@ -117,3 +116,6 @@ def test_a_narrow_terminal_shows_whole_numbers() -> None:
     assert "1000500-1000600" in shown
     assert "…" not in shown
     assert shown.count("graded") == 1
+    assert "cccc" in shown
+    assert "eeee" in shown
+    assert "dddd" not in shown
