@@ -54,6 +54,13 @@ export class AnswerPanel {
     this.leaving.abort();
   }
 
+  /** Wait for the other answer, after which the question is asked again. */
+  wait() {
+    this.element.classList.remove("failed");
+    fill(this.notes);
+    say(this.status, "Waiting until the other answer is complete…");
+  }
+
   /**
    * Ask, and show what comes.
    * @returns {Promise<Problem|null>} what went wrong.

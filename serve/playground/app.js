@@ -92,12 +92,22 @@ async function ask() {
   fill(answers, ...mine.map((panel) => panel.element));
   answers.classList.toggle("side-by-side", mine.length > 1);
   stop.disabled = false;
-  const problems = await Promise.all(mine.map((panel) => panel.ask()));
+  const first = mine.map((panel) => panel.ask());
+  const problems = await Promise.all(mine.map((panel, at) => askInTurn(panel, first[at], first)));
   if (panels !== mine) return;
   if (stop === document.activeElement) fields.question.focus();
   stop.disabled = true;
   // What the service could not do may have a reason that its state tells.
   if (problems.some(Boolean)) watch();
+}
+
+/** Where the service has no room for both questions, one comes after the other. */
+async function askInTurn(panel, own, all) {
+  const problem = await own;
+  if (problem?.kind !== "overloaded" || all.length === 1) return problem;
+  panel.wait();
+  await Promise.all(all);
+  return panel.ask();
 }
 
 function leave() {

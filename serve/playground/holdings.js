@@ -7,6 +7,7 @@ import { nameOf } from "./tenants.js";
 
 const PAGE = 50;
 const DEFAULT = "default";
+const ABOVE = "Upload some above, or with this command:";
 const DEMO = () => el("a", { href: "#tenant=demo" }, "demo");
 
 /** The list of a tenant's documents. */
@@ -73,7 +74,7 @@ function nothingYet(tenant) {
   return el(
     "div",
     {},
-    el("p", {}, "The tenant ", foreign(nameOf(tenant)), " has no documents yet. Upload some above, or with this command:"),
+    el("p", {}, ...(tenant ? ["The tenant ", foreign(tenant)] : ["The key's tenant"]), " has no documents yet. ", ABOVE),
     el("p", {}, command),
     // Whoever opens the page for the first time has not chosen this tenant.
     tenant === DEFAULT ? demo : null,

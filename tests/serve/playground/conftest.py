@@ -62,7 +62,9 @@ def focused(page: Playground) -> str:
 def running_playground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Playground]:
     folder = tmp_path_factory.mktemp("playground")
     with running_browser(folder / "profile") as browser, running_stub() as stub:
-        settings = Settings.load(data_dir=folder / "data", port=0, max_file_bytes=100_000, **stub.settings())
+        settings = Settings.load(
+            data_dir=folder / "data", port=0, max_file_bytes=100_000, max_questions=8, **stub.settings()
+        )
         with RunningServer(settings) as client:
             page = Playground(browser.driver, client, stub)
             page.ingest("acme", DOCUMENTS)

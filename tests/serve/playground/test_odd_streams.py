@@ -84,3 +84,18 @@ def test_crowded_service_is_told_of_with_what_to_do(page: Playground) -> None:
     assert "too many questions" in problem
     assert "Ask again in a few seconds" in problem
     page.until(lambda: not page.find("#stop").is_enabled())
+
+
+def test_of_two_modes_the_second_waits_where_there_is_no_room_for_both(page: Playground) -> None:
+    """A comparison that finds one place only is answered one mode after the other."""
+    page.load(tenant="acme", mode="crag", compared="standard", question=QUESTION)
+    page.script(
+        "const [text] = arguments, real = fetch; window.asked = 0; window.fetch = (url, options) =>"
+        " url.endsWith('/query/') && (window.asked += 1) === 2"
+        " ? Promise.resolve(new Response(text, {status: 503})) : real(url, options)",
+        json.dumps({"type": "urn:thresher:problem:overloaded", "title": "Overloaded", "detail": "full"}),
+    )
+    page.find("#question").send_keys(Keys.ENTER)
+    page.answered(panels=2)
+    assert page.script("return window.asked") == 3
+    assert page.all(".problem, .panel.failed") == []
