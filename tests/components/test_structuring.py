@@ -1,5 +1,6 @@
 import asyncio
 import json
+import threading
 
 import pytest
 from haystack import Document
@@ -12,6 +13,7 @@ from components.prompting import GroundedPromptBuilder
 from components.schemas import InvalidSchemaError
 from components.structured_data import DEFAULT_SCHEMA
 from components.structuring import StructuredAnswerBuilder, StructuredAnswerError
+from components.validating import checked_reply
 
 QUERY = "How tall is the tower?"
 DOCUMENTS = [
@@ -252,6 +254,23 @@ def test_run_async_gives_what_run_gives():
         builder = StructuredAnswerBuilder(generator)
         result = asyncio.run(builder.run_async(**prompt, documents=DOCUMENTS, query=QUERY))
         assert result["data"] == build(Recording(GOOD))["data"]
+
+
+def test_a_callers_schema_is_checked_beside_the_event_loop(monkeypatch):
+    """What a caller's schema makes long keeps nobody else waiting; the builder's own is short."""
+    threads = []
+
+    def noted(*arguments):
+        threads.append(threading.current_thread() is threading.main_thread())
+        return checked_reply(*arguments)
+
+    monkeypatch.setattr("components.structuring.checked_reply", noted)
+    prompt = GroundedPromptBuilder(instructions="").run(query=QUERY, documents=DOCUMENTS)
+    for schema, reply in ((VERDICT, {"verdict": "yes"}), (None, GOOD)):
+        builder = StructuredAnswerBuilder(Recording(reply))
+        run = builder.run_async(**prompt, documents=DOCUMENTS, query=QUERY, json_schema=schema)
+        asyncio.run(run)
+    assert threads == [False, True]
 
 
 def test_data_beside_what_the_passages_hold_leave_it_its_source():
