@@ -113,7 +113,7 @@ def test_a_spent_budget_without_a_fallback_is_a_problem(service: httpx.Client) -
     assert reply.status_code == 503
     problem = reply.json()
     assert problem["type"] == "urn:thresher:problem:budget-exceeded"
-    assert "'retrieval' had nothing after its 1e-06 s" in problem["detail"]
+    assert "'retrieval' had nothing after the 1e-06 s" in problem["detail"]
 
 
 def test_the_list_of_modes_tells_budgets_and_fallbacks(service: httpx.Client) -> None:
