@@ -1,4 +1,5 @@
 import asyncio
+import logging
 import os
 import socket
 import subprocess
@@ -22,6 +23,15 @@ hypothesis.settings.register_profile(
     "long", max_examples=1_000, deadline=None, database=None, print_blob=True
 )
 hypothesis.settings.load_profile("short")
+
+
+@pytest.fixture(autouse=True)
+def log_handlers() -> Iterator[None]:
+    """Take back the log's handlers of a command run in the test's process: its stream is closed with it."""
+    root = logging.getLogger()
+    before = root.handlers[:]
+    yield
+    root.handlers = before
 
 
 @pytest.fixture(scope="session")
