@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serve.access.asking import Access
 from serve.access.rules import rules_of
 from serve.errors import UntrustedOriginError, describe, problem_response
+from serve.http_middleware import HttpMiddleware
 
 logger = logging.getLogger("thresher.access.keys")
 
@@ -83,7 +84,7 @@ def _follows_a_link(method: str, headers: Headers) -> bool:
     return method in _SAFE_METHODS and headers.get("sec-fetch-mode") == "navigate"
 
 
-class PageGuardMiddleware:
+class PageGuardMiddleware(HttpMiddleware):
     """
     Answers 403 to pages of other websites where nobody asks for a key; no such page has one of ours.
 
@@ -100,28 +101,20 @@ class PageGuardMiddleware:
         :param guard: tells the pages.
         :param always: paths that are guarded even where callers need keys, for their protocol asks for it.
         """
-        self.app = app
+        super().__init__(app)
         self._access = access
         self._guard = guard
         self._always = frozenset(always)
         self._has_warned = False
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """
-        Handle one connection.
-
-        :param scope: the ASGI scope.
-        :param receive: gives the request's messages.
-        :param send: takes the response's messages.
-        """
-        if scope["type"] == "http":
-            self._look_for_a_proxy(scope)
-            try:
-                if self._is_guarded(scope):
-                    self._guard.check(scope["method"], Headers(scope=scope))
-            except UntrustedOriginError as error:
-                await problem_response(scope, *describe(error))(scope, receive, send)
-                return
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._look_for_a_proxy(scope)
+        try:
+            if self._is_guarded(scope):
+                self._guard.check(scope["method"], Headers(scope=scope))
+        except UntrustedOriginError as error:
+            await problem_response(scope, *describe(error))(scope, receive, send)
+            return
         await self.app(scope, receive, send)
 
     def _is_guarded(self, scope: Scope) -> bool:
@@ -144,7 +137,7 @@ class PageGuardMiddleware:
             )
 
 
-class AnswerHeadersMiddleware:
+class AnswerHeadersMiddleware(HttpMiddleware):
     """Tells browsers and proxies how to treat answers that do not say it themselves."""
 
     _HEADERS = (
@@ -156,23 +149,7 @@ class AnswerHeadersMiddleware:
         ("Cache-Control", "no-store"),
     )
 
-    def __init__(self, app: ASGIApp) -> None:
-        """
-        Wrap an application.
-
-        :param app: the application.
-        """
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """
-        Handle one connection.
-
-        :param scope: the ASGI scope.
-        :param receive: gives the request's messages.
-        :param send: takes the response's messages.
-        """
-
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def told(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
@@ -180,4 +157,4 @@ class AnswerHeadersMiddleware:
                     headers.setdefault(name, value)
             await send(message)
 
-        await self.app(scope, receive, told if scope["type"] == "http" else send)
+        await self.app(scope, receive, told)

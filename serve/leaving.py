@@ -3,8 +3,9 @@
 import asyncio
 import re
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
+from serve.http_middleware import HttpMiddleware
 from serve.middleware import BodyTooLargeError
 
 # Where a question is asked. What changes documents or jobs goes on without its client.
@@ -13,7 +14,7 @@ _ASKING = re.compile(r"/(query|v1|mcp)(/.*)?|/(?!ingest/|documents/)[^/]+/run")
 _CLIENT_LEFT = 499
 
 
-class LeavingMiddleware:
+class LeavingMiddleware(HttpMiddleware):
     """
     Cancels the work on a question when its client goes away before the answer is complete.
 
@@ -23,23 +24,8 @@ class LeavingMiddleware:
     request's.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
-        """
-        Wrap an application.
-
-        :param app: the application.
-        """
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """
-        Handle one connection.
-
-        :param scope: the ASGI scope.
-        :param receive: gives the request's messages.
-        :param send: takes the response's messages.
-        """
-        if scope["type"] != "http" or not _ASKING.fullmatch(scope["path"]):
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not _ASKING.fullmatch(scope["path"]):
             await self.app(scope, receive, send)
             return
         visit = _Visit(receive, send)

@@ -12,6 +12,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.errors import ServiceStoppingError, describe, problem_response
+from serve.http_middleware import HttpMiddleware
 from serve.json_values import ValueCounter
 from serve.telemetry import bound_request_id
 from serve.telemetry.routes import method_of, route_of
@@ -23,7 +24,7 @@ VALID_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 """What an id of a request may be."""
 
 
-class RequestIDMiddleware:
+class RequestIDMiddleware(HttpMiddleware):
     """
     Gives every request an id and writes one line about it.
 
@@ -32,25 +33,7 @@ class RequestIDMiddleware:
     outermost layer: Starlette answers unhandled exceptions outside of `add_middleware`.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
-        """
-        Wrap an application.
-
-        :param app: the application.
-        """
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """
-        Handle one connection.
-
-        :param scope: the ASGI scope.
-        :param receive: gives the request's messages.
-        :param send: takes the response's messages.
-        """
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         inbound = Headers(scope=scope).get("x-request-id", "")
         request_id = inbound if VALID_ID.fullmatch(inbound) else uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
@@ -97,7 +80,7 @@ def _log_access(scope: Scope, exchange: _Exchange, seconds: float) -> None:
     access_log.info("%s %s → %s [%.0fms]", *shown, extra={"fields": fields})
 
 
-class SlashMiddleware:
+class SlashMiddleware(HttpMiddleware):
     """Takes `/ingest` for `/ingest/` and `/documents/` for `/documents`; a redirect would lose many clients' body."""
 
     def __init__(self, app: ASGIApp, routes: Iterable[tuple[str, str]]) -> None:
@@ -107,44 +90,21 @@ class SlashMiddleware:
         :param app: the application.
         :param routes: its routes without parameters in their path, each as method and path.
         """
-        self.app = app
+        super().__init__(app)
         self.routes = frozenset(routes)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """
-        Handle one connection.
-
-        :param scope: the ASGI scope.
-        :param receive: gives the request's messages.
-        :param send: takes the response's messages.
-        """
-        if scope["type"] == "http":
-            path, method = scope["path"], scope["method"]
-            other = path[:-1] if path.endswith("/") else f"{path}/"
-            if (method, path) not in self.routes and (method, other) in self.routes:
-                scope = {**scope, "path": other, "raw_path": other.encode()}
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path, method = scope["path"], scope["method"]
+        other = path[:-1] if path.endswith("/") else f"{path}/"
+        if (method, path) not in self.routes and (method, other) in self.routes:
+            scope = {**scope, "path": other, "raw_path": other.encode()}
         await self.app(scope, receive, send)
 
 
-class StoppingMiddleware:
+class StoppingMiddleware(HttpMiddleware):
     """Answers 503 to what is still worked on when the server's time to stop is over, instead of cutting it off."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        """
-        Wrap an application.
-
-        :param app: the application.
-        """
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """
-        Handle one connection.
-
-        :param scope: the ASGI scope.
-        :param receive: gives the request's messages.
-        :param send: takes the response's messages.
-        """
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = False
 
         async def watched(message: Message) -> None:
@@ -172,7 +132,7 @@ class BodyLimit(NamedTuple):
     """How many lists, objects and entries of them it may have, as JSON; None for what is no JSON."""
 
 
-class BodyLimitMiddleware:
+class BodyLimitMiddleware(HttpMiddleware):
     """Answers 413 to a body that is too large, at once when its length is declared, else when it has come that far."""
 
     def __init__(
@@ -185,21 +145,11 @@ class BodyLimitMiddleware:
         :param limit: the limit of most requests.
         :param by_path: limits of single paths.
         """
-        self.app = app
+        super().__init__(app)
         self.limit = limit
         self.by_path = by_path or {}
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """
-        Handle one connection.
-
-        :param scope: the ASGI scope.
-        :param receive: gives the request's messages.
-        :param send: takes the response's messages.
-        """
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         limit = self.by_path.get(scope["path"], self.limit)
         declared = Headers(scope=scope).get("content-length", "")
         if declared.isdigit() and int(declared) > limit.max_bytes:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from components.pacing import paced_by
+from serve.http_middleware import HttpMiddleware
 
 # A write of 20 rows holds the interpreter for about 25 ms, one of 256 for about 180 ms, and half as long for each row.
 # Fewer rows make a query wait less for each write, but what is written a second falls faster than that.
@@ -139,7 +140,7 @@ class JobPacer:
         return min(default, ROWS_WHILE_ASKED) if self._activity.busy else default
 
 
-class ActivityMiddleware:
+class ActivityMiddleware(HttpMiddleware):
     """Counts every request as an answer that somebody waits for, but those that bring documents or ask about jobs."""
 
     def __init__(self, app: ASGIApp, activity: Activity) -> None:
@@ -149,19 +150,12 @@ class ActivityMiddleware:
         :param app: the application.
         :param activity: where the requests are counted.
         """
-        self.app = app
+        super().__init__(app)
         self.activity = activity
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """
-        Handle one connection.
-
-        :param scope: the ASGI scope.
-        :param receive: gives the request's messages.
-        :param send: takes the response's messages.
-        """
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         # Who watches a job would slow it down by that.
-        if scope["type"] != "http" or scope["path"].startswith("/ingest"):
+        if scope["path"].startswith("/ingest"):
             await self.app(scope, receive, send)
             return
         with self.activity.answering(PROBE_MOMENT if scope["path"] in PROBES else MOMENT):

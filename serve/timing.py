@@ -4,9 +4,10 @@ import re
 from contextvars import ContextVar
 
 from starlette.datastructures import MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from modes.results import QueryResult
+from serve.http_middleware import HttpMiddleware
 
 _NO_NAME = re.compile(r"[^A-Za-z0-9_.-]")
 # Without a comma, at which simple readers part the header.
@@ -26,28 +27,10 @@ def note(result: QueryResult) -> None:
         answers.append(result)
 
 
-class ServerTimingMiddleware:
+class ServerTimingMiddleware(HttpMiddleware):
     """Puts the times of the answers that were made for a response on it; of many answers, their sums."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        """
-        Wrap an application.
-
-        :param app: the application.
-        """
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """
-        Handle one connection.
-
-        :param scope: the ASGI scope.
-        :param receive: gives the request's messages.
-        :param send: takes the response's messages.
-        """
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         answers: list[QueryResult] = []
 
         async def timed(message: Message) -> None:

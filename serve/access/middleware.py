@@ -11,9 +11,10 @@ from serve.access.callers import Caller
 from serve.access.errors import AccessError, ForbiddenError
 from serve.access.rules import NOT_ALLOWED, OPEN, Rule, rules_of
 from serve.errors import describe, problem_response
+from serve.http_middleware import HttpMiddleware
 
 
-class AccessMiddleware:
+class AccessMiddleware(HttpMiddleware):
     """
     Puts the caller at `request.state.caller`, or answers 401 or 403.
 
@@ -28,21 +29,11 @@ class AccessMiddleware:
         :param access: tells who calls.
         :param routes: the application's routes.
         """
-        self.app = app
+        super().__init__(app)
         self._access = access
         self._routes = routes
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """
-        Handle one connection.
-
-        :param scope: the ASGI scope.
-        :param receive: gives the request's messages.
-        :param send: takes the response's messages.
-        """
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         state = scope.setdefault("state", {})
         rules = self._rules(scope)
         try:
@@ -78,7 +69,7 @@ class AccessMiddleware:
         return any(route.matches(scope)[0] is Match.FULL for route in self._routes)
 
 
-class RouteGuard:
+class RouteGuard(HttpMiddleware):
     """
     Lets no request to the routes with another path than the one whose rules `AccessMiddleware` has checked.
 
@@ -92,19 +83,12 @@ class RouteGuard:
         :param app: the application.
         :param access: tells whether callers need keys.
         """
-        self.app = app
+        super().__init__(app)
         self._access = access
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """
-        Handle one connection.
-
-        :param scope: the ASGI scope.
-        :param receive: gives the request's messages.
-        :param send: takes the response's messages.
-        """
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         checked = scope.get("state", {}).get("checked_path")
-        if scope["type"] == "http" and self._access.is_on and checked != get_route_path(scope):
+        if self._access.is_on and checked != get_route_path(scope):
             error = ForbiddenError.without_role(())
             await problem_response(scope, *describe(error))(scope, receive, send)
             return

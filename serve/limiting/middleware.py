@@ -7,6 +7,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from components.fairness import set_share
 from serve.access import caller_of
 from serve.errors import LimitError, describe, problem_response
+from serve.http_middleware import HttpMiddleware
 from serve.limiting.errors import (
     HeadersTooLargeError,
     RateLimitedError,
@@ -24,7 +25,7 @@ _OTHER_URL_BYTES = 8 * 1024
 _MAX_PARAMETERS = 100
 
 
-class LimitsMiddleware:
+class LimitsMiddleware(HttpMiddleware):
     """Puts a request on its caller's account, and refuses it where that is overdrawn."""
 
     def __init__(self, app: ASGIApp, settings: Settings, limits: CallerLimits) -> None:
@@ -35,23 +36,13 @@ class LimitsMiddleware:
         :param settings: the service's settings.
         :param limits: the callers' accounts.
         """
-        self.app = app
+        super().__init__(app)
         self._limits = limits
         self._turns = Turns()
         self._max_header_bytes = settings.max_header_bytes
         self._max_url_bytes = settings.max_question_chars * _BYTES_PER_CHARACTER + _OTHER_URL_BYTES
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """
-        Handle one connection.
-
-        :param scope: the ASGI scope.
-        :param receive: gives the request's messages.
-        :param send: takes the response's messages.
-        """
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             self._check_head(scope)
         except (HeadersTooLargeError, UrlTooLongError, LimitError) as error:

@@ -4,11 +4,12 @@ import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serve.http_middleware import HttpMiddleware
 from serve.telemetry.metrics import RequestMetrics
 from serve.telemetry.routes import method_of, route_of
 
 
-class MetricsMiddleware:
+class MetricsMiddleware(HttpMiddleware):
     """Counts every request and its problems, and measures it to the end of its answer."""
 
     def __init__(self, app: ASGIApp, metrics: RequestMetrics) -> None:
@@ -18,20 +19,10 @@ class MetricsMiddleware:
         :param app: the application.
         :param metrics: where to count.
         """
-        self.app = app
+        super().__init__(app)
         self.metrics = metrics
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """
-        Handle one connection.
-
-        :param scope: the ASGI scope.
-        :param receive: gives the request's messages.
-        :param send: takes the response's messages.
-        """
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         status = "none"
 
         async def watched(message: Message) -> None:

@@ -8,6 +8,7 @@ from haystack import tracing
 from opentelemetry.trace import Span, SpanKind, Tracer
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serve.http_middleware import HttpMiddleware
 from serve.jobs import JobInput
 from serve.pacing import PROBES
 from serve.telemetry.routes import method_of, route_of
@@ -125,7 +126,7 @@ class Tracing:
         close_provider(self._provider)
 
 
-class TracingMiddleware:
+class TracingMiddleware(HttpMiddleware):
     """Records every request; the outermost layer, so that also the access line stands in the trace."""
 
     def __init__(self, app: ASGIApp, tracing: Tracing) -> None:
@@ -135,20 +136,10 @@ class TracingMiddleware:
         :param app: the application.
         :param tracing: makes the spans.
         """
-        self.app = app
+        super().__init__(app)
         self.tracing = tracing
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """
-        Handle one connection.
-
-        :param scope: the ASGI scope.
-        :param receive: gives the request's messages.
-        :param send: takes the response's messages.
-        """
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         # Else each layer's copy would have a state of its own.
         scope.setdefault("state", {})
         with self.tracing.request(scope) as span:
