@@ -83,6 +83,16 @@ def build_app(service: Service) -> ASGIApp:
     app.version = service.settings.api_version
     app.description = "Answers questions from a tenant's documents, with citations, in named modes."
     app.state.service = service
+    takers = _add_routes(app, service)
+    errors.install(app)
+    api_document.install(app)
+    describe_access(app, service.access)
+    app.add_middleware(RouteGuard, access=service.access)
+    return PrefixMiddleware(_around_requests(_around_work(app, service, takers), app, service), prefix)
+
+
+def _add_routes(app: FastAPI, service: Service) -> list[str]:
+    """:returns: The paths that take files, besides that of the ingestion."""
     for routes in _ROUTERS:
         app.include_router(routes.router, dependencies=[Depends(only_known_parameters)])
     # A probe, or a link to the page, may carry what it likes, and so do clients of OpenAI's.
@@ -94,22 +104,27 @@ def build_app(service: Service) -> ASGIApp:
     takers = serve_pipelines(app, service)
     door = McpDoor(service)
     app.router.routes.append(Route(mcp_door.PATH, door, methods=["POST"], include_in_schema=False))
-    errors.install(app)
-    api_document.install(app)
-    describe_access(app, service.access)
-    app.add_middleware(RouteGuard, access=service.access)
     app.router.lifespan_context = _lifespan(service, door, app.router.lifespan_context)
+    return takers
+
+
+def _around_work(app: FastAPI, service: Service, takers: list[str]) -> ASGIApp:
+    """The layers that have to do with what a request brings, and how long it takes; the innermost first."""
     others = [f"/{name}/run" for name in (*service.registry.plain, *service.wrappers)]
     limited = _limit_bodies(LeavingMiddleware(app), service.settings, takers, others)
     counted = ActivityMiddleware(limited, service.activity)
-    timed = StoppingMiddleware(ServerTimingMiddleware(counted))
+    return StoppingMiddleware(ServerTimingMiddleware(counted))
+
+
+def _around_requests(inner: ASGIApp, app: FastAPI, service: Service) -> ASGIApp:
+    """The layers that come before a request's body is read: what it is called, who it comes from; innermost first."""
     guard = PageGuard(service.settings.allowed_hosts, service.settings.bound_to_loopback)
-    guarded = PageGuardMiddleware(timed, service.access, guard, always=[mcp_door.PATH])
+    guarded = PageGuardMiddleware(inner, service.access, guard, always=[mcp_door.PATH])
     afforded = LimitsMiddleware(guarded, service.settings, service.answering.limits)
     admitted = AccessMiddleware(afforded, service.access, app.router.routes)
     measured = MetricsMiddleware(admitted, service.metrics.requests)
     named = RequestIDMiddleware(AnswerHeadersMiddleware(SlashMiddleware(measured, _fixed_routes())))
-    return PrefixMiddleware(TracingMiddleware(named, service.tracing), prefix)
+    return TracingMiddleware(named, service.tracing)
 
 
 def _fixed_routes() -> Iterator[tuple[str, str]]:
