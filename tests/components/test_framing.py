@@ -52,7 +52,7 @@ ATTACKS = [
     "\ud800",
 ]
 texts = st.lists(st.one_of(st.sampled_from(ATTACKS), st.text(max_size=12)), max_size=8).map("".join)
-# What is stored is UTF-8.
+# What is stored is UTF-8, and so is a schema.
 stored = texts.map(lambda text: text.replace("\ud800", ""))
 many = settings(max_examples=10_000 if settings().max_examples > 100 else 50)
 
@@ -112,7 +112,7 @@ def test_nothing_leaves_the_frames_of_an_answers_prompt(query, passages, wishes)
 
 
 @many
-@given(description=texts, label=texts, wishes=texts.filter(str.strip), reply=texts)
+@given(description=stored, label=stored, wishes=texts.filter(str.strip), reply=texts)
 def test_nothing_leaves_the_frames_of_a_structured_answers_prompt(description, label, wishes, reply):
     """A schema is one line of JSON with its own value behind the wishes, and a reply sent back holds no token."""
     fields = {"answer": {"type": "string", "description": description}, "kind": {"enum": [label]}}

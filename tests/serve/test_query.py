@@ -94,7 +94,7 @@ def filtered(filters: dict) -> dict:
         ),
         ({"content": b'{"q": '}, 422, "invalid-request", "not valid JSON"),
         ({"content": b"\xff\xfe"}, 422, "invalid-request", "JSON"),
-        ({"content": b"[" * 100_000}, 422, "invalid-request", "nested too deeply"),
+        ({"content": b"[" * 10_000}, 422, "invalid-request", "nested too deeply"),
         ({"content": b"\n\xff4\x7f"}, 422, "invalid-request", "not UTF-8"),
         ({"json": {"q": "x", "mode": "nope"}}, 404, "unknown-mode", "standard"),
         ({"json": {"q": "x", "mode": ""}}, 404, "unknown-mode", "standard"),
@@ -129,7 +129,7 @@ def filtered(filters: dict) -> dict:
         ),
         (filtered({"field": "a", "operator": "in", "value": [1, "x"]}), 422, "invalid-filter", "list of"),
         (filtered({"field": "a", "operator": "==", "value": math.inf}), 422, "invalid-filter", "number"),
-        (filtered({"field": "a", "operator": "in", "value": [1] * 40_000}), 422, "invalid-filter", "500"),
+        (filtered({"field": "a", "operator": "in", "value": [1] * 10_000}), 422, "invalid-filter", "500"),
     ],
 )
 def test_nonsense_is_a_clear_problem(
