@@ -171,7 +171,11 @@ class BatchQuestion(Question):
 
 
 _QUESTION_OR_TEXT = {
-    "anyOf": [inlined_schema(BatchQuestion), {"type": "string", "description": "The question alone."}]
+    "anyOf": [
+        inlined_schema(BatchQuestion),
+        {"type": "string", "description": "The question alone."},
+        {"description": "Whatever else gets a problem in its place among the answers."},
+    ]
 }
 
 
