@@ -146,8 +146,7 @@ class Client:
         :param explain: whether the answer is to have an explanation.
         :returns: the answer, as `QueryResult` reads it.
         """
-        body = _asked(question, mode, tenant_id, top_k, model, explain)
-        return self._call("POST", "/query/", json=body)
+        return self.query(_asked(question, mode, tenant_id, top_k, model, explain))
 
     def query(self, body: Json) -> Json:
         """
